@@ -1,0 +1,63 @@
+/**
+ * The stable error codes, each with what it means and what to do. docs/errors.md is generated from this table.
+ */
+interface CodeEntry {
+  readonly summary: string;
+  readonly action: string;
+}
+
+const codes = {
+  // base: values
+  WEFT_BAD_ADDRESS: {
+    summary: 'A text is not a valid IP address, CIDR or MAC address.',
+    action: 'Correct the value named in the message.',
+  },
+  WEFT_BAD_CONFIG: {
+    summary: 'A configuration file or option is malformed or contradicts itself.',
+    action: 'Correct the field named in the message.',
+  },
+  WEFT_INTERNAL: {
+    summary: 'A fault in Weft itself.',
+    action: 'Report it with the log lines around it.',
+  },
+  // kernel
+  WEFT_NOT_LINUX: {
+    summary: 'Weft programs the Linux kernel and runs nowhere else.',
+    action: 'Run it on Linux.',
+  },
+  WEFT_NOT_ROOT: {
+    summary: 'The operation needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN).',
+    action: 'Run it as root.',
+  },
+  WEFT_KERNEL_FEATURE_MISSING: {
+    summary: 'This kernel lacks a feature that the operation needs.',
+    action: 'Load the module or use a kernel with the option named in the message.',
+  },
+  WEFT_NETLINK_REFUSED: {
+    summary: 'The kernel refused a netlink request; errno and its own explanation are in the message.',
+    action: 'Read the kernel message; `details` names the request and the attribute at fault.',
+  },
+  WEFT_NETLINK_MALFORMED: {
+    summary: 'A netlink message could not be decoded.',
+    action: 'Report it with the bytes in `details`.',
+  },
+  WEFT_NFT_REJECTED: {
+    summary: 'nftables refused a ruleset or an element.',
+    action: 'Read the nft message; it points at the offending expression.',
+  },
+  WEFT_NETNS_NOT_FOUND: {
+    summary: 'A network namespace does not exist (any more).',
+    action: 'Check that the container still runs.',
+  },
+  WEFT_NETNS_EXISTS: {
+    summary: 'A network namespace with that name exists already.',
+    action: 'Choose another name or remove the old one.',
+  },
+  WEFT_KERNEL_WORKER_DIED: {
+    summary: 'The thread that talks to the kernel ended unexpectedly.',
+    action: 'The agent restarts it; report the log lines before it.',
+  },
+} satisfies Record<string, CodeEntry>;
+
+export type ErrorCode = keyof typeof codes;
+export const ERROR_CODES: Readonly<Record<ErrorCode, CodeEntry>> = codes;
