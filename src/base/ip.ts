@@ -54,13 +54,13 @@ function parseIp6(text: string): Uint8Array {
   const out = new Uint8Array(16);
   const halves = text.split('::');
   if (halves.length > 2) throw bad('an IPv6 address', text);
-  const groups = (part: string): number[] => {
+  const groups = (part: string, endsText: boolean): number[] => {
     if (part === '') return [];
     const result: number[] = [];
     const pieces = part.split(':');
     pieces.forEach((piece, i) => {
       if (piece.includes('.')) {
-        if (i !== pieces.length - 1) throw bad('an IPv6 address', text);
+        if (!endsText || i !== pieces.length - 1) throw bad('an IPv6 address', text);
         const v4 = parseIp4(piece);
         result.push((v4[0]! << 8) | v4[1]!, (v4[2]! << 8) | v4[3]!);
       } else {
@@ -70,8 +70,8 @@ function parseIp6(text: string): Uint8Array {
     });
     return result;
   };
-  const head = groups(halves[0]!);
-  const tail = halves.length === 2 ? groups(halves[1]!) : [];
+  const head = groups(halves[0]!, halves.length === 1);
+  const tail = halves.length === 2 ? groups(halves[1]!, true) : [];
   const missing = 8 - head.length - tail.length;
   if (halves.length === 1 ? missing !== 0 : missing < 1) throw bad('an IPv6 address', text);
   const all = [...head, ...new Array<number>(missing).fill(0), ...tail];
