@@ -20,6 +20,15 @@ const codes = {
     summary: 'A fault in Weft itself.',
     action: 'Report it with the log lines around it.',
   },
+  // agent
+  WEFT_NO_UNDERLAY: {
+    summary: 'The interface and address that carry traffic between nodes could not be found.',
+    action: 'Set nodeIPs in the agent configuration to addresses that this machine has.',
+  },
+  WEFT_SETUP_FAILED: {
+    summary: 'The launcher could not bring something this machine lacks.',
+    action: 'Read the last lines of build/setup.log.',
+  },
   // kernel
   WEFT_NOT_LINUX: {
     summary: 'Weft programs the Linux kernel and runs nowhere else.',
