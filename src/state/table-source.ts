@@ -1,0 +1,32 @@
+/**
+ * Where a part gets tables of API objects from, without knowing how they are filled. `src/informers` implements it by
+ * list and watch (one reflector per table); tests fill MemoryTables by hand.
+ */
+import type { Resource } from '../api/client.ts';
+import type { KubeObject } from '../api/types.ts';
+import type { ReadTable } from './table.ts';
+
+export interface TableRequest<T extends KubeObject, R> {
+  resource: Resource<T>;
+  namespace?: string;
+  labelSelector?: string;
+  fieldSelector?: string;
+  /**
+   * What of an object is worth keeping; undefined: nothing. Rows are keyed by `objectKey(object)`, and only the row is
+   * kept: memory of a node is rows × their size.
+   */
+  map: (object: T) => R | undefined;
+}
+
+export interface SourcedTable<R> {
+  readonly table: ReadTable<R>;
+  /** Resolves once the table held everything that the server had; rejects if closed before. */
+  readonly synced: Promise<void>;
+  /** Whether what the table says is current as far as we know: synced, and the last exchange did not fail. */
+  readonly connected: boolean;
+  close(): Promise<void>;
+}
+
+export interface TableSource {
+  open<T extends KubeObject, R>(request: TableRequest<T, R>): SourcedTable<R>;
+}
