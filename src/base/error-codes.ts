@@ -66,6 +66,44 @@ const codes = {
     summary: 'The thread that talks to the kernel ended unexpectedly.',
     action: 'The agent restarts it; report the log lines before it.',
   },
+  // store
+  WEFT_STORE_LOCKED: {
+    summary: 'The store file is in use by another process.',
+    action: 'Stop the other API server, or give this one a data directory of its own.',
+  },
+  WEFT_STORE_CORRUPT: {
+    summary: 'The store file is damaged or is not a Weft store.',
+    action: 'Restore it from a copy, or move it away to start empty.',
+  },
+  WEFT_STORE_VERSION: {
+    summary: 'The store file was written in a format that this version does not know.',
+    action: 'Use the Weft version that wrote it, or a newer one.',
+  },
+  WEFT_STORE_FAILED: {
+    summary: 'The medium under the store refused an operation.',
+    action: 'Look at free space and permissions of the data directory.',
+  },
+  WEFT_STORE_CLOSED: {
+    summary: 'The store was used after it had been closed.',
+    action: 'The API server is shutting down; try again once it is back.',
+  },
+  WEFT_STORE_COMPACTED: {
+    summary: 'The revision asked for is no longer remembered.',
+    action: 'List again and go on from the new revision.',
+  },
+  WEFT_STORE_FUTURE: {
+    summary: 'The revision asked for has not been reached.',
+    action: 'List again: the store may have been replaced by an older copy.',
+  },
+  // API server
+  WEFT_PKI_BROKEN: {
+    summary: 'A certificate, key or kubeconfig file cannot be used.',
+    action: 'Remove the file named in the message; it is made anew at the next start.',
+  },
+  WEFT_API_LISTEN: {
+    summary: 'The API server cannot listen on an address or descriptor.',
+    action: 'Free the port named in the message or choose another one.',
+  },
 } satisfies Record<string, CodeEntry>;
 
 export type ErrorCode = keyof typeof codes;
