@@ -94,9 +94,7 @@ function prepareDatabase(db: DatabaseSync, path: string, fresh: boolean): void {
   const pragma = (name: string): number => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() ?? {})[0]);
   db.exec('BEGIN EXCLUSIVE');
   try {
-    const tables = Number(
-      (db.prepare('SELECT count(*) AS n FROM sqlite_schema').get() as { n: number }).n,
-    );
+    const tables = Number((db.prepare('SELECT count(*) AS n FROM sqlite_schema').get() as { n: number }).n);
     if (tables === 0) db.exec(SCHEMA);
     else if (pragma('application_id') !== APPLICATION_ID)
       throw new WeftError('WEFT_STORE_CORRUPT', `${path} is a database of another program`);
@@ -145,10 +143,9 @@ class SqliteStore implements Store {
     this.#path = db.location() ?? ':memory:';
     this.#historyLimit = historyLimit;
     const meta = new Map(
-      (db.prepare('SELECT name, value FROM meta').all() as Array<{ name: string; value: number }>).map((r) => [
-        r.name,
-        r.value,
-      ]),
+      (db.prepare('SELECT name, value FROM meta').all() as Array<{ name: string; value: number }>).map(
+        (r) => [r.name, r.value],
+      ),
     );
     const newest = db.prepare('SELECT max(revision) AS r FROM log').get() as { r: number | null };
     this.#compacted = meta.get('compacted') ?? 1;
@@ -313,7 +310,9 @@ class SqliteStore implements Store {
     const revision = this.#revision + 1;
     const created = current?.createRevision ?? revision;
     const superseded = current?.revision ?? null;
-    const insert = this.#sql('INSERT INTO log (revision, key, created, superseded, value) VALUES (?, ?, ?, ?, ?)');
+    const insert = this.#sql(
+      'INSERT INTO log (revision, key, created, superseded, value) VALUES (?, ?, ?, ?, ?)',
+    );
     if (write.kind === 'delete') {
       insert.run(revision, write.key, created, superseded, null);
       this.#sql('DELETE FROM live WHERE key = ?').run(write.key);
@@ -402,13 +401,21 @@ class SqliteStore implements Store {
 
   #checkRevision(revision: number): void {
     if (revision < this.#compacted)
-      throw new WeftError('WEFT_STORE_COMPACTED', `revision ${revision} is compacted; oldest is ${this.#compacted}`, {
-        details: { revision, compacted: this.#compacted },
-      });
+      throw new WeftError(
+        'WEFT_STORE_COMPACTED',
+        `revision ${revision} is compacted; oldest is ${this.#compacted}`,
+        {
+          details: { revision, compacted: this.#compacted },
+        },
+      );
     if (revision > this.#revision)
-      throw new WeftError('WEFT_STORE_FUTURE', `revision ${revision} is not reached; newest is ${this.#revision}`, {
-        details: { revision, newest: this.#revision },
-      });
+      throw new WeftError(
+        'WEFT_STORE_FUTURE',
+        `revision ${revision} is not reached; newest is ${this.#revision}`,
+        {
+          details: { revision, newest: this.#revision },
+        },
+      );
   }
 
   #sql(text: string): StatementSync {
