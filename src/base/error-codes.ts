@@ -38,6 +38,10 @@ const codes = {
     summary: 'The operation needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN).',
     action: 'Run it as root.',
   },
+  WEFT_SYSCALL_FAILED: {
+    summary: 'A system call failed; the call and its errno are in the message.',
+    action: 'Read the errno; EMFILE and ENFILE mean that the limit on open files is too low.',
+  },
   WEFT_KERNEL_FEATURE_MISSING: {
     summary: 'This kernel lacks a feature that the operation needs.',
     action: 'Load the module or use a kernel with the option named in the message.',
