@@ -43,4 +43,6 @@ export interface AttachPlan {
 export interface Sysctl {
   path: string;
   value: string;
+  /** Write only where the present value is this one: e.g. accept_ra from 1 to 2, but never from 0. */
+  when?: string;
 }

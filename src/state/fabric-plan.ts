@@ -14,6 +14,8 @@ export interface FabricNode {
   podCIDRs: Cidr[];
   /** VTEP MAC as the node announced it (annotation `weft.dev/vtep-mac`); absent: it has none yet. */
   vtepMac?: string;
+  /** When the Node object was made, RFC 3339: of two nodes with the same claim the older one keeps it. */
+  createdAt?: string;
 }
 
 /** What a fabric needs to know of this machine's underlay, observed by the agent. */
@@ -32,7 +34,25 @@ export interface FabricPlan {
   podMtu: number;
   filter: NodeFilter;
   /** Nodes that cannot be reached as configured, and why: becomes status and Events. */
-  problems: Array<{ node: string; message: string }>;
+  problems: FabricProblem[];
+}
+
+export interface FabricProblem {
+  /** The node it concerns; this node's own name for a fault of its own configuration. */
+  node: string;
+  /** The reason of the Event, in Kubernetes' CamelCase. */
+  reason:
+    | 'NodeWithoutAddress'
+    | 'NodeNotOnSharedSubnet'
+    | 'NodeWithoutVtep'
+    | 'NoCommonUnderlayFamily'
+    | 'AddressClaimedTwice'
+    | 'PodCIDRClaimedTwice'
+    | 'VtepMacClaimedTwice'
+    | 'InvalidNode'
+    | 'MtuTooLarge'
+    | 'MtuTooSmall';
+  message: string;
 }
 
 /** The input of the node's base nftables table. */
