@@ -200,6 +200,11 @@ export interface Kernel extends AsyncDisposable {
   sysctlRead(ns: NsPath, path: string): Promise<string>;
   /** A listening TCP socket that lives in `ns`; the caller owns the fd (pass it on with stdio or `server.listen({fd})`). */
   listenTcp(ns: NsPath, address: Ip, port: number): Promise<number>;
+  /**
+   * A non-blocking TCP socket that lives in `ns` and whose connection has begun (EINPROGRESS), as `new net.Socket({ fd })`
+   * takes it; the caller owns the fd. @throws WEFT_NETLINK_REFUSED when the kernel refuses at once (e.g. ENETUNREACH)
+   */
+  connectTcp(ns: NsPath, address: Ip, port: number): Promise<number>;
   /** What this kernel has: probed once, by trying. */
   features(): Promise<KernelFeatures>;
 }
