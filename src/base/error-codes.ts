@@ -29,6 +29,10 @@ const codes = {
     summary: 'The launcher could not bring something this machine lacks.',
     action: 'Read the last lines of build/setup.log.',
   },
+  WEFT_CLOSED: {
+    summary: 'The part that was asked is shutting down.',
+    action: 'Nothing, if the process is stopping; otherwise ask again.',
+  },
   // kernel
   WEFT_NOT_LINUX: {
     summary: 'Weft programs the Linux kernel and runs nowhere else.',
@@ -107,6 +111,35 @@ const codes = {
   WEFT_API_LISTEN: {
     summary: 'The API server cannot listen on an address or descriptor.',
     action: 'Free the port named in the message or choose another one.',
+  },
+  // lab
+  WEFT_LAB_NOT_FOUND: {
+    summary: 'There is no lab of that name on this machine.',
+    action: 'See `weft status`, or make it with `weft up`.',
+  },
+  WEFT_LAB_DIFFERS: {
+    summary: 'A lab of that name exists with other options.',
+    action: 'Remove it with `weft down` first, or give another name with --lab.',
+  },
+  WEFT_LAB_NAMESPACE_FAILED: {
+    summary: 'A mount, UTS or IPC namespace of a lab could not be made.',
+    action: 'Read the message of mount or unshare; `weft down` removes what is half-made.',
+  },
+  WEFT_LAB_DAEMON_FAILED: {
+    summary: 'The daemon of a lab did not start, ended, or does not answer.',
+    action: 'Read its log, named in the message; `weft up` starts it again and adopts what runs.',
+  },
+  WEFT_LAB_NOT_READY: {
+    summary: 'A lab did not become ready in time.',
+    action: 'Look at the parts and logs named in the message.',
+  },
+  WEFT_POD_NOT_RUNNING: {
+    summary: 'A pod or container does not run, so nothing can be run in it.',
+    action: 'See `kubectl describe pod`.',
+  },
+  WEFT_IMAGE_UNKNOWN: {
+    summary: 'A lab has no image store; only the built-in images can be named.',
+    action: 'Use agnhost, pause, or exec with a command of this machine.',
   },
 } satisfies Record<string, CodeEntry>;
 

@@ -8,7 +8,10 @@
 export interface Operations<T> {
   /** Make the target hold each row, creating or replacing. One outcome per row, in order. */
   update(rows: T[]): Promise<Outcome[]>;
-  /** Remove each row. One outcome per row, in order. */
+  /**
+   * Remove each row: whatever the target holds under its key, which may be of an older version than the row given. One
+   * outcome per row, in order.
+   */
   delete(rows: T[]): Promise<Outcome[]>;
   /**
    * The full comparison: make the target hold exactly `desired`, creating what is missing, replacing what differs and
