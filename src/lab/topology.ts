@@ -14,7 +14,15 @@
  */
 import type { FabricBackend } from '../api/config.ts';
 import { WeftError } from '../base/errors.ts';
-import { canonicalCidr, cidrOverlaps, type Cidr, type Family, familyOf, type Ip, parseCidr } from '../base/ip.ts';
+import {
+  type Cidr,
+  canonicalCidr,
+  cidrOverlaps,
+  type Family,
+  familyOf,
+  type Ip,
+  parseCidr,
+} from '../base/ip.ts';
 import { checkLabName } from './paths.ts';
 
 export interface LabOptions {
@@ -81,27 +89,34 @@ const bare = (cidr: Cidr): Ip => parseCidr(cidr).ip;
 
 /** @throws WEFT_BAD_CONFIG, WEFT_BAD_ADDRESS */
 export function labSpec(options: LabOptions): LabSpec {
-  const bad = (message: string): WeftError => new WeftError('WEFT_BAD_CONFIG', `lab ${options.name}: ${message}`);
+  const bad = (message: string): WeftError =>
+    new WeftError('WEFT_BAD_CONFIG', `lab ${options.name}: ${message}`);
   checkLabName(options.name);
   const families = [...new Set(options.families ?? ([4, 6] as Family[]))].sort();
   const { nodes, subnets = 1, fabric = 'auto' } = options;
-  if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_NODES) throw bad(`nodes must be 1 to ${MAX_NODES}, not ${nodes}`);
-  if (!Number.isInteger(subnets) || subnets < 1 || subnets > 16) throw bad(`subnets must be 1 to 16, not ${subnets}`);
+  if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_NODES)
+    throw bad(`nodes must be 1 to ${MAX_NODES}, not ${nodes}`);
+  if (!Number.isInteger(subnets) || subnets < 1 || subnets > 16)
+    throw bad(`subnets must be 1 to 16, not ${subnets}`);
   if (families.length === 0 || families.some((family) => family !== 4 && family !== 6)) {
     throw bad('families must be 4, 6 or both');
   }
   if (!['auto', 'vxlan', 'host-gw'].includes(fabric)) {
     throw bad(`fabric must be auto, vxlan or host-gw, not ${JSON.stringify(fabric)}`);
   }
-  const clusterCIDRs = (options.clusterCIDRs ?? families.map((family) => CLUSTER_CIDRS[family])).map(canonicalCidr);
+  const clusterCIDRs = (options.clusterCIDRs ?? families.map((family) => CLUSTER_CIDRS[family])).map(
+    canonicalCidr,
+  );
   if (clusterCIDRs.length === 0 || new Set(clusterCIDRs.map(familyOf)).size !== clusterCIDRs.length) {
     throw bad('cluster CIDRs must be one per family');
   }
   for (const cidr of clusterCIDRs) {
     const family = familyOf(cidr);
-    if (!families.includes(family)) throw bad(`cluster CIDR ${cidr} is IPv${family}, which the lab does not have`);
+    if (!families.includes(family))
+      throw bad(`cluster CIDR ${cidr} is IPv${family}, which the lab does not have`);
     for (const other of ['172.29.0.0/16', 'fd57:29::/32', '198.51.100.0/24', '2001:db8:51::/64']) {
-      if (cidrOverlaps(cidr, other)) throw bad(`cluster CIDR ${cidr} overlaps the lab's own network ${other}`);
+      if (cidrOverlaps(cidr, other))
+        throw bad(`cluster CIDR ${cidr} overlaps the lab's own network ${other}`);
     }
   }
   return { name: options.name, nodes, subnets, families, clusterCIDRs, fabric };
@@ -154,6 +169,7 @@ export function defaultNodeNames(count: number): string[] {
 export function nodeNumber(name: string): number {
   const match = /^node-([1-9]\d?\d?)$/.exec(name);
   const number = Number(match?.[1]);
-  if (!match || number > 200) throw new WeftError('WEFT_BAD_CONFIG', `${JSON.stringify(name)} is not a node of a lab (node-1 …)`);
+  if (!match || number > 200)
+    throw new WeftError('WEFT_BAD_CONFIG', `${JSON.stringify(name)} is not a node of a lab (node-1 …)`);
   return number;
 }

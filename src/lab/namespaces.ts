@@ -1,0 +1,139 @@
+/**
+ * Mount and UTS namespaces of nodes, and UTS and IPC namespaces of pods: made by unshare(1), kept alive by being bound to files,
+ * so that they need no process.
+ *
+ * A file of a mount namespace can only be bound below a mount that does not propagate (mount_namespaces(7)); that is what
+ * `namespaces` of the lab is for. A node's mounts are slaves of the host's: what is bound on the host later, namely the network
+ * namespaces of new pods, appears on the node, and nothing that the node mounts appears on the host. For that /run/netns has to be
+ * a shared mount, as `ip netns add` makes it.
+ */
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { messageOf, WeftError } from '../base/errors.ts';
+import { type LabPaths, NETNS, type NodePaths } from './paths.ts';
+
+const exec = promisify(execFile);
+
+async function shell(what: string, script: string, args: string[]): Promise<void> {
+  try {
+    await exec('sh', ['-eu', '-c', script, 'sh', ...args], { timeout: 20_000 });
+  } catch (error) {
+    const stderr = (error as { stderr?: string }).stderr?.trim();
+    throw new WeftError('WEFT_LAB_NAMESPACE_FAILED', `cannot ${what}: ${stderr || messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+interface MountPoint {
+  path: string;
+  shared: boolean;
+}
+
+/** Mounts of this process's mount namespace (proc_pid_mountinfo(5)), in order. */
+export function mountPoints(): MountPoint[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => {
+      const [left] = line.split(' - ');
+      const fields = left!.split(' ');
+      return {
+        path: fields[4]!.replace(/\\([0-7]{3})/g, (_, octal: string) =>
+          String.fromCharCode(Number.parseInt(octal, 8)),
+        ),
+        shared: fields.slice(6).some((field) => field.startsWith('shared:')),
+      };
+    });
+}
+
+/** /run/netns is a shared mount of its own, and the lab has its private mount. Idempotent. */
+export async function ensureMounts(paths: LabPaths): Promise<void> {
+  mkdirSync(NETNS, { recursive: true });
+  mkdirSync(paths.namespaces, { recursive: true, mode: 0o700 });
+  const mounts = mountPoints();
+  const script: string[] = [];
+  const netns = mounts.filter((mount) => mount.path === NETNS).at(-1);
+  if (!netns) script.push(`mount --bind ${NETNS} ${NETNS}`);
+  if (!netns?.shared) script.push(`mount --make-shared ${NETNS}`);
+  if (!mounts.some((mount) => mount.path === paths.namespaces)) {
+    script.push('mount --bind "$1" "$1"', 'mount --make-private "$1"');
+  }
+  if (script.length > 0) await shell("make the lab's mounts", script.join('\n'), [paths.namespaces]);
+}
+
+/**
+ * The node's mount and UTS namespaces, with its own /run/weft, /var/lib/weft, /etc/cni/net.d and /opt/cni/bin, and with /sys of
+ * its network namespace. Its network namespace must be there. Idempotent: what a crash left half-made is made anew.
+ * @throws WEFT_LAB_NAMESPACE_FAILED
+ */
+export async function ensureNodeNamespaces(name: string, node: NodePaths, hosts: string): Promise<void> {
+  if (isNamespace(node.mnt) && isNamespace(node.uts)) return;
+  for (const folder of [node.folder, node.state, node.run, node.cniConf, node.cniBin]) {
+    mkdirSync(folder, { recursive: true, mode: 0o755 });
+  }
+  const etcHosts = `${node.state}/hosts`;
+  writeFileSync(etcHosts, hosts);
+  // Mount points on the host: harmless empty folders, where the agent of a real node would have them too.
+  for (const folder of ['/run/weft', '/var/lib/weft', '/etc/cni/net.d', '/opt/cni/bin']) {
+    mkdirSync(folder, { recursive: true });
+  }
+  for (const file of [node.mnt, node.uts]) {
+    if (isNamespace(file)) await shell(`unbind ${file}`, 'umount "$1"', [file]);
+    writeFileSync(file, '');
+  }
+  // The first argument list runs in the new namespaces. /run/weft comes last: it hides the lab's own files.
+  const inside = `
+    hostname "$1"
+    mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+    [ ! -e /etc/hosts ] || mount --bind "$6" /etc/hosts
+    mount --bind "$4" /etc/cni/net.d
+    mount --bind "$5" /opt/cni/bin
+    mount --bind "$3" /run/weft
+    mount --bind "$2" /var/lib/weft`;
+  await shell(
+    `make the namespaces of ${name}`,
+    `net=$1 mnt=$2 uts=$3 inside=$4; shift 4
+     exec nsenter --net="$net" unshare --mount="$mnt" --uts="$uts" --propagation slave sh -eu -c "$inside" sh "$@"`,
+    [node.netns, node.mnt, node.uts, inside, name, node.state, node.run, node.cniConf, node.cniBin, etcHosts],
+  );
+}
+
+/** UTS (with the pod's hostname) and IPC namespaces that all containers of a pod share. Idempotent. */
+export async function ensurePodNamespaces(
+  hostname: string,
+  files: { folder: string; uts: string; ipc: string },
+): Promise<void> {
+  if (isNamespace(files.uts) && isNamespace(files.ipc)) return;
+  await removePodNamespaces(files);
+  mkdirSync(files.folder, { recursive: true });
+  for (const file of [files.uts, files.ipc]) writeFileSync(file, '');
+  await shell('make the namespaces of a pod', 'exec unshare --uts="$1" --ipc="$2" hostname "$3"', [
+    files.uts,
+    files.ipc,
+    hostname,
+  ]);
+}
+
+export async function removePodNamespaces(files: { folder: string }): Promise<void> {
+  await unbindBelow(files.folder);
+  rmSync(files.folder, { recursive: true, force: true });
+}
+
+/** Unmount the folder's mounts, innermost first, and the folder itself if it is one. */
+export async function unbindBelow(folder: string): Promise<void> {
+  const found = mountPoints()
+    .map((mount) => mount.path)
+    .filter((path) => path === folder || path.startsWith(`${folder}/`))
+    .reverse();
+  if (found.length === 0) return;
+  // Lazily: a process that is just dying may still hold it.
+  await shell(`unmount ${folder}`, 'umount -l -- "$@"', found);
+}
+
+/** Whether a namespace is bound to this file: then it lies on nsfs, whose files are not on the folder's device. */
+export function isNamespace(file: string): boolean {
+  if (!existsSync(file)) return false;
+  return statSync(file).dev === statSync('/proc/self/ns/net').dev;
+}
