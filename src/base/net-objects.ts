@@ -40,7 +40,10 @@ export interface Link {
   /** IPv6 address generation: `none` suppresses the automatic link-local address. */
   addrGenMode?: 'eui64' | 'none';
   vxlan?: VxlanOptions;
+  /** Times in hundredths of a second, as the kernel and `ip -j` give them. */
   bridge?: { vlanFiltering?: boolean; forwardDelay?: number; ageingTime?: number };
+  /** `dev` is the device underneath. */
+  macvlan?: { dev: string; mode?: 'private' | 'vepa' | 'bridge' | 'passthru' | 'source' };
   /** For a new veth: the other end, and where it appears. */
   peer?: VethPeer;
   /** Observed only: peer's ifindex (IFLA_LINK) and whether it lives in another namespace. */
@@ -143,6 +146,8 @@ export interface Rule {
   priority: number;
   table?: number;
   action?: 'lookup' | 'blackhole' | 'unreachable' | 'prohibit' | 'goto' | (string & {});
+  /** Priority of the rule to go on with, for action `goto`. */
+  goto?: number;
   src?: Cidr;
   dst?: Cidr;
   iif?: string;
