@@ -64,7 +64,7 @@ const arbStep = fc.oneof(
 
 test('property: any order of changes in any batches ends in what one full computation gives', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(arbStep, { maxLength: 60 }), async (steps) => {
+    fc.asyncProperty(fc.array(arbStep, { maxLength: 60, size: 'max' }), async (steps) => {
       const pods = new MemoryTable<Pod>('pods', (p) => p.id);
       const nodes = new MemoryTable<Node>('nodes', (n) => n.id);
       const incremental = build(pods, nodes);

@@ -151,7 +151,7 @@ const arbStep: fc.Arbitrary<Step> = fc.oneof(
 
 test('property: a follower of the batches has the same rows, and an index is what a scan finds', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(arbStep, { maxLength: 40 }), async (steps) => {
+    fc.asyncProperty(fc.array(arbStep, { maxLength: 60, size: 'max' }), async (steps) => {
       const t = table();
       const byTag = t.index((row) => row.tags);
       const copy = new Map<string, Row>();
