@@ -74,6 +74,47 @@ const codes = {
     summary: 'The thread that talks to the kernel ended unexpectedly.',
     action: 'The agent restarts it; report the log lines before it.',
   },
+  // pod addresses and the CNI plugin
+  WEFT_IPAM_EXHAUSTED: {
+    summary: 'The node has no pod address left to give.',
+    action: 'Remove pods, wait for released addresses to cool down, or give nodes larger pod CIDRs.',
+  },
+  WEFT_IPAM_NOT_IN_POOL: {
+    summary: 'An address was asked for that this node cannot give.',
+    action: 'Ask for an address within the pod CIDR of the node, other than its first and last.',
+  },
+  WEFT_IPAM_IN_USE: {
+    summary: 'An address was asked for that another attachment holds.',
+    action: 'Ask for another address, or remove the holder named in the message.',
+  },
+  WEFT_ATTACH_CONFLICT: {
+    summary: 'The sandbox has an interface of that name already, and it is not one of Weft.',
+    action: 'Choose another interface name, or put Weft before the plugin that made it.',
+  },
+  WEFT_ATTACHMENT_UNKNOWN: {
+    summary: 'The container has no such interface on record.',
+    action: 'Run ADD first; if the container was removed, run DEL.',
+  },
+  WEFT_ATTACHMENT_DIFFERS: {
+    summary: 'The network of a container is not as it was made.',
+    action: 'Remove the container and start it again; the differences are in the message.',
+  },
+  WEFT_CNI_BAD_REQUEST: {
+    summary: 'A runtime sent a CNI request that breaks the protocol.',
+    action: 'Correct the configuration or argument named in the message.',
+  },
+  WEFT_CNI_NOT_READY: {
+    summary: 'The agent cannot attach pods yet.',
+    action: 'Wait until the node is Ready; the message says what is missing.',
+  },
+  WEFT_CNI_SOCKET_IN_USE: {
+    summary: 'Another agent answers on the CNI socket.',
+    action: 'Stop the other agent, or configure another socket.',
+  },
+  WEFT_CNI_INSTALL_FAILED: {
+    summary: 'The CNI plugin or its configuration could not be installed.',
+    action: 'Check that the folder named in the message exists and can be written.',
+  },
   // store
   WEFT_STORE_LOCKED: {
     summary: 'The store file is in use by another process.',
@@ -140,6 +181,25 @@ const codes = {
   WEFT_IMAGE_UNKNOWN: {
     summary: 'A lab has no image store; only the built-in images can be named.',
     action: 'Use agnhost, pause, or exec with a command of this machine.',
+  },
+  // API clients and controllers
+  WEFT_KUBECONFIG_INVALID: {
+    summary: 'A kubeconfig cannot be read, contradicts itself, or asks for what Weft does not support.',
+    action:
+      'Correct the field named in the message; `kubectl config view` shows the file as kubectl reads it.',
+  },
+  WEFT_API_UNREACHABLE: {
+    summary: 'The API server gave no answer: no connection, TLS refused, cut off, or too slow.',
+    action: 'Check that it runs and that address, port and certificates in the kubeconfig are right.',
+  },
+  WEFT_API_MALFORMED: {
+    summary: 'The API server answered with something that is no Kubernetes object, or is too large.',
+    action:
+      'Check that the address in the kubeconfig is a Kubernetes API server and no proxy answers for it.',
+  },
+  WEFT_NODE_CIDR_EXHAUSTED: {
+    summary: 'A cluster CIDR has no block left for another node.',
+    action: 'Remove nodes that no longer exist, or add a larger cluster CIDR or a longer node mask.',
   },
 } satisfies Record<string, CodeEntry>;
 
