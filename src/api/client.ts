@@ -63,6 +63,8 @@ export interface WatchOptions extends ListOptions {
   allowWatchBookmarks?: boolean;
   /** Server-side limit of the watch. */
   timeoutSeconds?: number;
+  /** Called once the server has accepted the watch, before its first event. */
+  onOpen?: () => void;
 }
 
 export interface ObjectRef {

@@ -23,6 +23,11 @@ export interface Attachment {
   hostIfname: string;
   /** Bytes. */
   mtu: number;
+  /**
+   * What the sandbox reaches through this interface. Absent: everything (a default route per family); given when another
+   * interface of the sandbox has the default route already.
+   */
+  routes?: Cidr[];
   /** From CNI_ARGS, if the runtime said. */
   pod?: { namespace: string; name: string; uid?: string };
   /** RFC 3339. */

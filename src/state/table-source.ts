@@ -6,14 +6,19 @@ import type { Resource } from '../api/client.ts';
 import type { KubeObject } from '../api/types.ts';
 import type { ReadTable } from './table.ts';
 
-export interface TableRequest<T extends KubeObject, R> {
+/** A row that carries its key, which is `objectKey` of its object. */
+export interface KeyedRow {
+  readonly key: string;
+}
+
+export interface TableRequest<T extends KubeObject, R extends KeyedRow> {
   resource: Resource<T>;
   namespace?: string;
   labelSelector?: string;
   fieldSelector?: string;
   /**
-   * What of an object is worth keeping; undefined: nothing. Rows are keyed by `objectKey(object)`, and only the row is
-   * kept: memory of a node is rows × their size.
+   * What of an object is worth keeping; undefined: nothing. Only the row is kept: the memory of a table is its rows
+   * times their size.
    */
   map: (object: T) => R | undefined;
 }
@@ -28,5 +33,5 @@ export interface SourcedTable<R> {
 }
 
 export interface TableSource {
-  open<T extends KubeObject, R>(request: TableRequest<T, R>): SourcedTable<R>;
+  open<T extends KubeObject, R extends KeyedRow>(request: TableRequest<T, R>): SourcedTable<R>;
 }
