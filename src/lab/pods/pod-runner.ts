@@ -11,6 +11,12 @@ import { shortUid } from '../paths.ts';
 import { netnsOf } from '../processes.ts';
 import { type PodDependencies, PodWorker } from './pod-worker.ts';
 
+/** A row of the table of pods. */
+export interface PodRow {
+  key: string;
+  pod: Pod;
+}
+
 export interface PodRunnerOptions extends PodDependencies {
   kernel: Pick<Kernel, 'netnsDelete'>;
   /** Whether this lab has a node of that name. */
@@ -27,8 +33,8 @@ export class PodRunner {
   }
 
   /** `pods` must be synced: what is not in it is removed from this machine. */
-  async start(pods: ReadTable<Pod>): Promise<void> {
-    const known = new Set([...pods.values()].map(({ metadata }) => metadata.uid!));
+  async start(pods: ReadTable<PodRow>): Promise<void> {
+    const known = new Set([...pods.values()].map(({ pod }) => pod.metadata.uid!));
     await this.#removeOrphans(known);
     this.#subscription = pods.subscribe((changes) => this.#onChanges(changes), { initial: true });
   }
@@ -43,8 +49,10 @@ export class PodRunner {
     await Promise.all(those.map((worker) => worker.done));
   }
 
-  #onChanges(changes: Change<Pod>[]): void {
-    for (const { old, new: now } of changes) {
+  #onChanges(changes: Change<PodRow>[]): void {
+    for (const change of changes) {
+      const old = change.old?.pod;
+      const now = change.new?.pod;
       if (old && old.metadata.uid !== now?.metadata.uid) this.#workers.get(old.metadata.uid!)?.gone();
       if (!now?.spec.nodeName || !this.#options.hasNode(now.spec.nodeName)) continue;
       const worker = this.#workers.get(now.metadata.uid!);
