@@ -23,6 +23,7 @@ const bind = <T>(prototype: string): T => process_.func(prototype) as unknown as
 export const libc = {
   socket: bind<(domain: number, type: number, protocol: number) => number>('int socket(int, int, int)'),
   bind: bind<(fd: number, address: Bytes, length: number) => number>('int bind(int, void*, uint32_t)'),
+  connect: bind<(fd: number, address: Bytes, length: number) => number>('int connect(int, void*, uint32_t)'),
   listen: bind<(fd: number, backlog: number) => number>('int listen(int, int)'),
   getsockname: bind<(fd: number, address: Bytes, length: Uint32Array) => number>(
     'int getsockname(int, void*, void*)',
@@ -62,6 +63,7 @@ export const libc = {
     'int epoll_wait(int, void*, int, int)',
   ),
   gettid: bind<() => number>('int gettid()'),
+  abort: bind<() => never>('void abort()'),
   strerror: bind<(errno: number) => string>('const char* strerror(int)'),
 } as const;
 
@@ -97,6 +99,7 @@ export const EPERM = constants.errno.EPERM;
 export const ENOENT = constants.errno.ENOENT;
 export const ESRCH = constants.errno.ESRCH;
 export const EINTR = constants.errno.EINTR;
+export const ENOTDIR = constants.errno.ENOTDIR;
 export const EAGAIN = constants.errno.EAGAIN;
 export const EBUSY = constants.errno.EBUSY;
 export const EEXIST = constants.errno.EEXIST;

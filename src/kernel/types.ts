@@ -5,6 +5,7 @@
  * One `run` is one message to the worker and, per namespace, one netlink send: cheap enough to attach a pod in a
  * millisecond, and never on the caller's thread.
  */
+import type { ErrorCode } from '../base/errors.ts';
 import type { Ip } from '../base/ip.ts';
 import type {
   Address,
@@ -50,7 +51,13 @@ export type Op =
 export interface Step {
   ns: NsPath;
   ops: Op[];
-  /** Go on with the rest of the program when an op of this step fails (other than `gone`). Default false. */
+  /**
+   * Go on with the rest of the program when an op of this step fails (other than `gone`). Default false.
+   *
+   * Adjacent ops on links, addresses, routes, rules, neighbours and fdb entries travel in one send, which the kernel works
+   * through to its end: those sent together with the op that failed were tried as well, each with its own result. What
+   * comes after them (an op of another kind, another step) was not.
+   */
   continueOnError?: boolean;
 }
 
@@ -64,6 +71,8 @@ export interface OpFailure {
   errnoName: string;
   /** What failed and why, with the kernel's extended acknowledgement if it gave one. */
   message: string;
+  /** The error code that {@link Kernel.must} throws for it. */
+  code?: ErrorCode;
   /** The object was not there (ENOENT, ESRCH, ENODEV, EADDRNOTAVAIL on a delete). */
   gone: boolean;
 }
@@ -202,7 +211,7 @@ export interface Kernel extends AsyncDisposable {
   listenTcp(ns: NsPath, address: Ip, port: number): Promise<number>;
   /**
    * A non-blocking TCP socket that lives in `ns` and whose connection has begun (EINPROGRESS), as `new net.Socket({ fd })`
-   * takes it; the caller owns the fd. @throws WEFT_NETLINK_REFUSED when the kernel refuses at once (e.g. ENETUNREACH)
+   * takes it; the caller owns the fd. @throws WEFT_SYSCALL_FAILED when the kernel refuses at once (e.g. ENETUNREACH)
    */
   connectTcp(ns: NsPath, address: Ip, port: number): Promise<number>;
   /** What this kernel has: probed once, by trying. */

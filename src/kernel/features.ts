@@ -1,0 +1,104 @@
+/** What this kernel has, found out by trying in a namespace of its own that nobody sees. */
+import { existsSync } from 'node:fs';
+import { release } from 'node:os';
+import { WeftError } from '../base/errors.ts';
+import type { Link, NsPath } from '../base/net-objects.ts';
+import { withScratchNetns } from './netns.ts';
+import type { KernelFeatures, RunResult, Step } from './types.ts';
+
+/** What a probe uses of the kernel. */
+interface Prober {
+  run(steps: Step[]): RunResult;
+  nftApply(ns: NsPath, ruleset: string): void;
+  conntrack(ns: NsPath): unknown;
+}
+
+/** The build option behind each feature: what an error can tell the user to look for. */
+export const FEATURE_OPTIONS = {
+  netns: 'CONFIG_NET_NS',
+  ipv6: 'CONFIG_IPV6',
+  veth: 'CONFIG_VETH',
+  bridge: 'CONFIG_BRIDGE',
+  vxlan: 'CONFIG_VXLAN',
+  macvlan: 'CONFIG_MACVLAN',
+  nf_tables: 'CONFIG_NF_TABLES',
+  nft_fib: 'CONFIG_NFT_FIB_INET',
+  nft_nat: 'CONFIG_NFT_NAT',
+  nft_ct: 'CONFIG_NFT_CT',
+  conntrack: 'CONFIG_NF_CT_NETLINK',
+  policy_routing: 'CONFIG_IP_MULTIPLE_TABLES',
+  multipath: 'CONFIG_IP_ROUTE_MULTIPATH',
+} as const;
+export type Feature = keyof typeof FEATURE_OPTIONS;
+
+const links: Link[] = [
+  { kind: 'link', name: 'veth0', type: 'veth', peer: { name: 'veth1' }, up: true },
+  { kind: 'link', name: 'bridge0', type: 'bridge' },
+  { kind: 'link', name: 'vxlan0', type: 'vxlan', vxlan: { id: 1, port: 8472 } },
+  { kind: 'link', name: 'macvlan0', type: 'macvlan', macvlan: { dev: 'veth0' } },
+];
+
+const chain = (rule: string, type = 'filter', hook = 'prerouting'): string =>
+  `table inet probe { chain c { type ${type} hook ${hook} priority 0; ${rule}; } }`;
+
+const rulesets: ReadonlyArray<[Feature, string]> = [
+  ['nf_tables', 'table inet probe { }'],
+  ['nft_fib', chain('fib saddr . iif oif missing drop')],
+  ['nft_nat', chain('ip saddr 192.0.2.1 snat ip to 192.0.2.2', 'nat', 'postrouting')],
+  ['nft_ct', chain('ct state established accept')],
+];
+
+export function probeFeatures(kernel: Prober): KernelFeatures {
+  const has: Record<string, boolean> = {};
+  for (const name of Object.keys(FEATURE_OPTIONS)) has[name] = false;
+  has.ipv6 = existsSync('/proc/sys/net/ipv6');
+  try {
+    withScratchNetns((ns) => {
+      has.netns = true;
+      probeIn(kernel, ns, has);
+    });
+  } catch (error) {
+    if (!(error instanceof WeftError) || error.code !== 'WEFT_KERNEL_FEATURE_MISSING') throw error;
+  }
+  return { release: release(), has };
+}
+
+function probeIn(kernel: Prober, ns: NsPath, has: Record<string, boolean>): void {
+  const works = (op: Step['ops'][number]): boolean => kernel.run([{ ns, ops: [op] }]).failures.length === 0;
+  for (const link of links) has[link.type ?? ''] = works({ op: 'link.create', link });
+  has.policy_routing = works({
+    op: 'rule.add',
+    rule: { kind: 'rule', family: 4, priority: 100, table: 100 },
+  });
+  works({ op: 'address.replace', address: { kind: 'address', dev: 'veth0', address: '192.0.2.1/24' } });
+  has.multipath = works({
+    op: 'route.replace',
+    route: {
+      kind: 'route',
+      dst: '198.51.100.0/24',
+      nexthops: ['192.0.2.2', '192.0.2.3'].map((via) => ({ via, dev: 'veth0', onlink: true })),
+    },
+  });
+  for (const [feature, ruleset] of rulesets) has[feature] = succeeds(() => kernel.nftApply(ns, ruleset));
+  has.conntrack = succeeds(() => kernel.conntrack(ns));
+}
+
+function succeeds(fn: () => unknown): boolean {
+  try {
+    fn();
+    return true;
+  } catch (error) {
+    if (error instanceof WeftError) return false;
+    throw error;
+  }
+}
+
+/** @throws WEFT_KERNEL_FEATURE_MISSING naming the first feature that is missing, and its build option */
+export function requireFeatures(features: KernelFeatures, names: readonly Feature[]): void {
+  const missing = names.filter((name) => !features.has[name]);
+  if (missing.length === 0) return;
+  const text = missing.map((name) => `${name} (${FEATURE_OPTIONS[name]})`).join(', ');
+  throw new WeftError('WEFT_KERNEL_FEATURE_MISSING', `Linux ${features.release} lacks ${text}`, {
+    details: { missing, release: features.release },
+  });
+}
