@@ -3,6 +3,7 @@
  * OpenAPI, validation, patches, tables, watches) follows from it.
  */
 import type { FieldProblem } from './decode.ts';
+import type { ProtoMessage } from './protobuf.ts';
 import type { Schema } from './schema.ts';
 import type { KubeObject } from './types.ts';
 
@@ -31,6 +32,8 @@ export interface KindDeclaration<T extends KubeObject = KubeObject> {
   /** Folder under /registry/ that Kubernetes itself uses in etcd. */
   storage: string;
   schema: Schema;
+  /** Field numbers, if requests in protobuf are understood. */
+  protobuf?: ProtoMessage;
   /** Whether `status` is written through its own subresource. */
   statusSubresource: boolean;
   /** Whether a status given at creation is kept (nodes register themselves with one). */

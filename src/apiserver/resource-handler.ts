@@ -6,6 +6,7 @@ import { namespaceKind, UNDELETABLE_NAMESPACES } from '../api/kinds/namespace.ts
 import { applyJsonPatch } from '../api/patch/json-patch.ts';
 import { applyMergePatch } from '../api/patch/merge-patch.ts';
 import { applyStrategicMergePatch } from '../api/patch/strategic-merge-patch.ts';
+import { DELETE_OPTIONS_PROTO, decodeProtobuf, type ProtoMessage } from '../api/protobuf.ts';
 import { deleteOptions } from '../api/schemas/meta.ts';
 import { bindingSchema } from '../api/schemas/pod.ts';
 import {
@@ -45,6 +46,7 @@ const PATCH_TYPES: Record<string, (object: unknown, patch: unknown, kind: KindDe
   'application/strategic-merge-patch+json': (object, patch, kind) =>
     applyStrategicMergePatch(object, patch, kind.schema),
 };
+const PROTOBUF = 'application/vnd.kubernetes.protobuf';
 const MAX_WATCH_SECONDS = 3600;
 
 export interface ResourceHandlerOptions {
@@ -196,7 +198,7 @@ export class ResourceHandler {
     const dryRun = parseDryRun(query);
     const input = readObject(
       kind,
-      await readJson(request),
+      await readValue(request, kind.protobuf),
       parseFieldValidation(query.get('fieldValidation')),
       warner(response),
     );
@@ -224,7 +226,7 @@ export class ResourceHandler {
     const warn = warner(response);
     let change: (current: KubeObject) => Input;
     if (verb === 'update') {
-      const value = await readJson(request);
+      const value = await readValue(request, kind.protobuf);
       change = () => readObject(kind, structuredClone(value), validation, warn);
     } else {
       const type = mediaTypeOf(request);
@@ -284,7 +286,7 @@ export class ResourceHandler {
   /** POST pods/NAME/binding: the scheduler's decision. */
   async #bind(target: ResourceRequest, exchange: Exchange): Promise<void> {
     const { kind, namespace, name = '' } = target;
-    const decoded = decode(bindingSchema, await readJson(exchange.request));
+    const decoded = decode(bindingSchema, await readValue(exchange.request));
     if (decoded.typeErrors.length > 0) throw badRequest(decoded.typeErrors.join(', '));
     const subject = { group: '', plural: 'bindings', kind: 'Binding' };
     const { target: node, metadata } = decoded.value as {
@@ -357,10 +359,13 @@ export function sendText(
   response.end(body);
 }
 
-async function readJson(request: IncomingMessage): Promise<unknown> {
+/** The body's value. `message`: how to read it if it is protobuf. */
+async function readValue(request: IncomingMessage, message?: ProtoMessage): Promise<unknown> {
   const type = mediaTypeOf(request);
-  if (!JSON_TYPES.has(type)) throw unsupportedMediaType('application/json, application/yaml');
-  return parseBody(await readBody(request), type);
+  const protobuf = type === PROTOBUF && message !== undefined;
+  if (!protobuf && !JSON_TYPES.has(type)) throw unsupportedMediaType('application/json, application/yaml');
+  const body = await readBody(request);
+  return protobuf ? decodeProtobuf(body, message) : parseBody(body, type);
 }
 
 function parseDryRun(query: URLSearchParams): boolean {
@@ -382,20 +387,25 @@ function warner(response: ServerResponse): (text: string) => void {
   };
 }
 
+interface DeleteBody {
+  gracePeriodSeconds?: number;
+  preconditions?: { uid?: string; resourceVersion?: string };
+  dryRun?: string[];
+}
+
 async function readDeleteWish(exchange: Exchange): Promise<DeleteWish> {
   const { request, query } = exchange;
-  const body = await readBody(request);
   const type = mediaTypeOf(request);
-  let fromBody: {
-    gracePeriodSeconds?: number;
-    preconditions?: { uid?: string; resourceVersion?: string };
-    dryRun?: string[];
-  } = {};
+  const body = await readBody(request);
+  let fromBody: DeleteBody = {};
   if (body.length > 0) {
-    if (!JSON_TYPES.has(type)) throw unsupportedMediaType('application/json, application/yaml');
-    const decoded = decode(deleteOptions, await parseBody(body, type));
+    if (type !== PROTOBUF && !JSON_TYPES.has(type))
+      throw unsupportedMediaType('application/json, application/yaml');
+    const value =
+      type === PROTOBUF ? decodeProtobuf(body, DELETE_OPTIONS_PROTO) : await parseBody(body, type);
+    const decoded = decode(deleteOptions, value);
     if (decoded.typeErrors.length > 0) throw badRequest(decoded.typeErrors.join(', '));
-    fromBody = decoded.value as typeof fromBody;
+    fromBody = decoded.value as DeleteBody;
   }
   const grace = fromBody.gracePeriodSeconds ?? parseCount(query, 'gracePeriodSeconds');
   const { uid, resourceVersion } = fromBody.preconditions ?? {};

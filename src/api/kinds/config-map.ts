@@ -4,6 +4,7 @@ import { type FieldProblem, forbidden, invalid } from '../decode.ts';
 import { ageOf } from '../duration.ts';
 import type { KindDeclaration } from '../kind-declaration.ts';
 import { subdomainNameProblem } from '../names.ts';
+import { CONFIG_MAP_PROTO } from '../protobuf.ts';
 import { configMapSchema } from '../schemas/others.ts';
 import type { ConfigMap } from '../types.ts';
 
@@ -58,6 +59,7 @@ export const configMapKind: KindDeclaration<ConfigMap> = {
   namespaced: true,
   storage: 'configmaps',
   schema: configMapSchema,
+  protobuf: CONFIG_MAP_PROTO,
   statusSubresource: false,
   columns: [
     {

@@ -2,6 +2,7 @@
 import { ageOf } from '../duration.ts';
 import type { KindDeclaration } from '../kind-declaration.ts';
 import { subdomainNameProblem } from '../names.ts';
+import { LEASE_PROTO } from '../protobuf.ts';
 import { leaseSchema } from '../schemas/others.ts';
 import type { Lease } from '../types.ts';
 
@@ -16,6 +17,7 @@ export const leaseKind: KindDeclaration<Lease> = {
   namespaced: true,
   storage: 'leases',
   schema: leaseSchema,
+  protobuf: LEASE_PROTO,
   statusSubresource: false,
   columns: [
     {

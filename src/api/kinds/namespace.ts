@@ -2,6 +2,7 @@
 import { ageOf } from '../duration.ts';
 import type { KindDeclaration } from '../kind-declaration.ts';
 import { labelNameProblem } from '../names.ts';
+import { NAMESPACE_PROTO } from '../protobuf.ts';
 import { namespaceSchema } from '../schemas/others.ts';
 import type { Namespace } from '../types.ts';
 
@@ -21,6 +22,7 @@ export const namespaceKind: KindDeclaration<Namespace> = {
   namespaced: false,
   storage: 'namespaces',
   schema: namespaceSchema,
+  protobuf: NAMESPACE_PROTO,
   statusSubresource: true,
   columns: [
     {
