@@ -1,5 +1,6 @@
 /** A topology as programs for the kernel door. Every step is idempotent, so making a lab and repairing one are the same. */
 
+import { createServer } from 'node:net';
 import { isWeftError, WeftError } from '../base/errors.ts';
 import { cidrContains, familyOf, parseCidr } from '../base/ip.ts';
 import type { Kernel, Op, RunResult, Step } from '../kernel/types.ts';
@@ -95,16 +96,21 @@ export function nodeSteps(node: NodeTopology, topology: Topology, paths: LabPath
   ];
 }
 
-/** Make the namespaces that are missing, and everything in them. @throws what {@link Kernel.must} throws */
-export async function ensureNetwork(kernel: Kernel, topology: Topology, paths: LabPaths): Promise<void> {
+/** The router and the outside host. @throws what {@link Kernel.run} throws, WEFT_NETLINK_REFUSED */
+export async function ensureRouter(kernel: Kernel, topology: Topology, paths: LabPaths): Promise<void> {
   await Promise.all([paths.netNetns, paths.outsideNetns].map((ns) => ensureNetns(kernel, ns)));
   await runSteps(kernel, routerSteps(topology, paths));
-  await Promise.all(
-    topology.nodes.map(async (node) => {
-      await ensureNetns(kernel, paths.node(node.name).netns);
-      await runSteps(kernel, nodeSteps(node, topology, paths));
-    }),
-  );
+}
+
+/** A node's network namespace and its cable; the router must be there. */
+export async function ensureNode(
+  kernel: Kernel,
+  node: NodeTopology,
+  topology: Topology,
+  paths: LabPaths,
+): Promise<void> {
+  await ensureNetns(kernel, paths.node(node.name).netns);
+  await runSteps(kernel, nodeSteps(node, topology, paths));
 }
 
 export async function ensureNetns(kernel: Kernel, ns: string): Promise<void> {
@@ -146,3 +152,15 @@ const defaultRoute = (via: string): Op => ({
   // Not Weft's protocol number: these are the machine's own routes, which an agent must leave alone. 4 is RTPROT_STATIC.
   route: { kind: 'route', dst: familyOf(via) === 4 ? '0.0.0.0/0' : '::/0', via, dev: 'eth0', protocol: 4 },
 });
+
+/** A TCP port of 127.0.0.1 that nobody listens on at this moment. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
