@@ -18,6 +18,8 @@ import type {
   Route,
   Rule,
 } from '../base/net-objects.ts';
+import type { Conntrack } from '../wire/nf-conntrack.ts';
+import type { NftElement, NftElementChange, NftFamily } from '../wire/nf-tables.ts';
 
 /**
  * A single change. `replace` is idempotent (create or make equal), `delete` of what does not exist is an
@@ -84,52 +86,9 @@ export interface RunResult {
   stopped: boolean;
 }
 
-/** One element of a set, or of a map with its data. Bytes are in nftables' register layout: each concatenated field padded to 4 bytes. */
-export interface NftElement {
-  key: Uint8Array;
-  /** End of an interval (NFTA_SET_ELEM_KEY_END), for concatenated ranges. */
-  keyEnd?: Uint8Array;
-  /** Flags: interval end for plain interval sets. */
-  intervalEnd?: boolean;
-  data?: Uint8Array | NftVerdict;
-  /** Milliseconds. */
-  timeout?: number;
-}
-
-export interface NftVerdict {
-  code: 'accept' | 'drop' | 'continue' | 'return' | 'jump' | 'goto';
-  chain?: string;
-}
-
-export type NftFamily = 'ip' | 'ip6' | 'inet' | 'arp' | 'bridge' | 'netdev';
-
-export interface NftElementChange {
-  family: NftFamily;
-  table: string;
-  set: string;
-  /** `flush` empties the set. */
-  action: 'add' | 'delete' | 'flush';
-  elements?: NftElement[];
-}
-
-export interface Conntrack {
-  family: 4 | 6;
-  protocol: number;
-  original: ConntrackTuple;
-  reply: ConntrackTuple;
-  mark?: number;
-  status?: number;
-  timeout?: number;
-  zone?: number;
-}
-
-export interface ConntrackTuple {
-  src: Ip;
-  dst: Ip;
-  protocol: number;
-  sport?: number;
-  dport?: number;
-}
+// Values that netfilter's codecs define.
+export type { Conntrack, ConntrackTuple } from '../wire/nf-conntrack.ts';
+export type { NftElement, NftElementChange, NftFamily, NftVerdict } from '../wire/nf-tables.ts';
 
 /** Who asked the kernel for a change, where the kernel tells (nlmsg_pid; NFT_MSG_NEWGEN's pid and name). */
 export interface Actor {
