@@ -53,14 +53,19 @@ export async function ensureMounts(paths: LabPaths): Promise<void> {
   mkdirSync(NETNS, { recursive: true });
   mkdirSync(paths.namespaces, { recursive: true, mode: 0o700 });
   const mounts = mountPoints();
-  const script: string[] = [];
-  const netns = mounts.filter((mount) => mount.path === NETNS).at(-1);
-  if (!netns) script.push(`mount --bind ${NETNS} ${NETNS}`);
-  if (!netns?.shared) script.push(`mount --make-shared ${NETNS}`);
-  if (!mounts.some((mount) => mount.path === paths.namespaces)) {
-    script.push('mount --bind "$1" "$1"', 'mount --make-private "$1"');
-  }
-  if (script.length > 0) await shell("make the lab's mounts", script.join('\n'), [paths.namespaces]);
+  const shared = mounts.some((mount) => mount.path === NETNS && mount.shared);
+  const own = mounts.some((mount) => mount.path === paths.namespaces);
+  if (shared && own) return;
+  // As ip-netns does it; recursively, for the namespaces that are there must stay visible. Others may be at it too, hence the lock.
+  await shell(
+    "make the lab's mounts",
+    `exec 9<"$1"; flock 9
+     if ! grep -q " $1 [^-]*shared:" /proc/self/mountinfo; then
+       mount --make-shared "$1" 2>/dev/null || { mount --rbind "$1" "$1"; mount --make-shared "$1"; }
+     fi
+     if ! grep -q " $2 " /proc/self/mountinfo; then mount --bind "$2" "$2"; mount --make-private "$2"; fi`,
+    [NETNS, paths.namespaces],
+  );
 }
 
 /**
