@@ -10,6 +10,10 @@ export interface ReflectedTable<R> extends SourcedTable<R> {
   readonly reflector: Reflector;
 }
 
+export interface ApiTables extends TableSource {
+  open<T extends KubeObject, R extends KeyedRow>(request: TableRequest<T, R>): ReflectedTable<R>;
+}
+
 /** Tables filled by list and watch: one reflector each. */
 export function apiTables(options: {
   client: ApiClient;
@@ -17,9 +21,7 @@ export function apiTables(options: {
   logger: Logger;
   /** Default: see ReflectorOptions. */
   backoff?: { min: number; max: number };
-}): TableSource & {
-  open<T extends KubeObject, R extends KeyedRow>(request: TableRequest<T, R>): ReflectedTable<R>;
-} {
+}): ApiTables {
   return {
     open<T extends KubeObject, R extends KeyedRow>(request: TableRequest<T, R>): ReflectedTable<R> {
       const table = new MemoryTable<R>(request.resource.plural, (row) => row.key);
