@@ -7,6 +7,11 @@ type Json = Record<string, unknown>;
 
 /** Field numbers of gnostic's messages. */
 const DOCUMENT = { swagger: 1, info: 2, paths: 8, definitions: 9 };
+/** Of paths, only what kubectl looks at: which kinds' PATCH takes dryRun. */
+const PATHS = { path: 2 };
+const PATH_ITEM = { patch: 8 };
+const OPERATION = { parameters: 8, responses: 9, vendorExtension: 13 };
+const QUERY_PARAMETER = { in: 2, name: 4, type: 6 };
 const INFO = { title: 1, version: 2 };
 const SCHEMA = {
   ref: 1,
@@ -59,8 +64,34 @@ export function encodeOpenApiV2(document: Json): Buffer {
       DOCUMENT.info,
       Buffer.concat([textField(INFO.title, info.title), textField(INFO.version, info.version)]),
     ),
-    bytesField(DOCUMENT.paths, Buffer.alloc(0)),
+    bytesField(DOCUMENT.paths, Buffer.concat(encodePaths(document.paths as Record<string, Json>))),
     bytesField(DOCUMENT.definitions, Buffer.concat(definitions)),
+  ]);
+}
+
+function encodePaths(paths: Record<string, Json>): Buffer[] {
+  return Object.entries(paths)
+    .filter(([, item]) => item.patch)
+    .map(([path, item]) =>
+      namedField(PATHS.path, path, bytesField(PATH_ITEM.patch, encodeOperation(item.patch as Json))),
+    );
+}
+
+function encodeOperation(operation: Json): Buffer {
+  const parameters = (operation.parameters as Json[]).map((parameter) => {
+    const query = Buffer.concat([
+      textField(QUERY_PARAMETER.in, 'query'),
+      textField(QUERY_PARAMETER.name, String(parameter.name)),
+      textField(QUERY_PARAMETER.type, String(parameter.type)),
+    ]);
+    // ParametersItem.parameter = 1, Parameter.non_body_parameter = 2, NonBodyParameter.query_parameter_sub_schema = 3.
+    return bytesField(OPERATION.parameters, bytesField(1, bytesField(2, bytesField(3, query))));
+  });
+  const gvk = 'x-kubernetes-group-version-kind';
+  return Buffer.concat([
+    ...parameters,
+    bytesField(OPERATION.responses, Buffer.alloc(0)),
+    namedField(OPERATION.vendorExtension, gvk, anyValue(operation[gvk])),
   ]);
 }
 

@@ -138,12 +138,11 @@ const securityContext = named(core('SecurityContext'), 'What the container may d
 export const resourceRequirements = named(core('ResourceRequirements'), 'What is needed and allowed.', {
   limits: { ...quantities, description: 'Most it may use.' },
   requests: { ...quantities, description: 'What it is promised.' },
-  claims: keyed(
+  claims: list(
     named(core('ResourceClaim'), 'A claim of the pod.', { 'name!': str(), request: str() }),
-    ['name'],
     'Claims it uses.',
     // No patch strategy in Kubernetes: replaced as a whole by strategic merge.
-    { mergeKey: undefined as unknown as string },
+    { listType: 'map', listKeys: ['name'] },
   ),
 });
 

@@ -4,7 +4,6 @@ import {
   int64,
   keyed,
   list,
-  map,
   named,
   object,
   open,
@@ -91,14 +90,13 @@ export const deleteOptions: Schema = named(meta('DeleteOptions'), 'How to delete
   ignoreStoreReadErrorWithClusterBreakingPotential: bool('Not supported.'),
 });
 
-export const condition = (prefix: string, description: string): Schema =>
-  named(prefix, description, {
+/** A condition; `extra`: what only this kind's has. */
+export const condition = (name: string, description: string, extra: Record<string, Schema> = {}): Schema =>
+  named(name, description, {
     'type!': str('What the condition is about.'),
     'status!': str('True, False or Unknown.', { enum: ['True', 'False', 'Unknown'] }),
-    lastHeartbeatTime: time('When it was last checked.'),
-    lastProbeTime: time('When it was last probed.'),
+    ...extra,
     lastTransitionTime: time('When the status last changed.'),
-    observedGeneration: int64('The generation that it speaks of.'),
     reason: str('One CamelCase word.'),
     message: str('For people.'),
   });
@@ -123,5 +121,3 @@ export function kindSchema(name: string, description: string, fields: Record<str
     ...fields,
   });
 }
-
-export const resourceList = (values: Schema, description: string): Schema => map(values, description);

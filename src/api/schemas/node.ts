@@ -67,7 +67,9 @@ const nodeStatus = named(core('NodeStatus'), 'How the node is doing.', {
   allocatable: map(quantity(), 'What pods can have.'),
   capacity: map(quantity(), 'What there is.'),
   conditions: keyed(
-    condition(core('NodeCondition'), 'One aspect of the node.'),
+    condition(core('NodeCondition'), 'One aspect of the node.', {
+      lastHeartbeatTime: time('When it was last checked.'),
+    }),
     ['type'],
     'Aspects of the node.',
   ),

@@ -247,7 +247,10 @@ const ipEntry = (name: string): Schema => named(core(name), 'An address.', { 'ip
 export const podStatus: Schema = named(core('PodStatus'), 'How the pod is doing.', {
   phase: oneOf(['Pending', 'Running', 'Succeeded', 'Failed', 'Unknown'], 'One word for it all.'),
   conditions: keyed(
-    condition(core('PodCondition'), 'One aspect of the pod.'),
+    condition(core('PodCondition'), 'One aspect of the pod.', {
+      lastProbeTime: time('When it was last probed.'),
+      observedGeneration: int64('The generation that it speaks of.'),
+    }),
     ['type'],
     'Aspects of the pod.',
   ),
