@@ -153,10 +153,11 @@ class LabDaemon {
         server: `https://127.0.0.1:${this.#record.hostPort}`,
         ca: authority.cert,
         ...admin,
-      } as ConstructorParameters<typeof HttpApiClient>[0],
+        namespace: 'default',
+      },
       { userAgent: 'weft-lab' },
     );
-    this.#closers.push(() => (this.#client as Partial<AsyncDisposable>)[Symbol.asyncDispose]?.());
+    this.#closers.push(() => this.#client.close());
     await Promise.all(nodes);
     this.#say(`${nodes.length} nodes made: network, mount and UTS namespaces`);
     await Promise.all(this.#topology.nodes.map((node) => this.#startAgent(node.name, found)));
