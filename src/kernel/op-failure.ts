@@ -15,6 +15,9 @@ export interface Place {
 
 const absent = new Set([ffi.ENOENT, ffi.ESRCH, ffi.ENODEV, ffi.EADDRNOTAVAIL]);
 
+/** net/core/rtnetlink.c; the errno alone (EOPNOTSUPP) may be about one of the link's options. */
+const UNKNOWN_KIND = 'Unknown device type';
+
 /** The build option that gives a kernel the links of a kind. */
 const linkOptions: Record<string, string> = {
   veth: 'CONFIG_VETH',
@@ -45,7 +48,7 @@ export function refusedFailure(op: Op, place: Place, request: Uint8Array, failur
   if (failure.missingType !== undefined) words.push(`missing ${attributeName(type, [failure.missingType])}`);
   let code: ErrorCode = 'WEFT_NETLINK_REFUSED';
   if (failure.errno === ffi.EPERM) code = 'WEFT_NOT_ROOT';
-  if (op.op === 'link.create' && failure.errno === ffi.EOPNOTSUPP) {
+  if (op.op === 'link.create' && failure.message === UNKNOWN_KIND) {
     code = 'WEFT_KERNEL_FEATURE_MISSING';
     words.push(`this kernel has no ${op.link.type} (${linkOptions[op.link.type ?? ''] ?? 'no such kind'})`);
   }

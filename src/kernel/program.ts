@@ -22,7 +22,7 @@ import * as ffi from './ffi.ts';
 import type { Namespace, Namespaces } from './namespace.ts';
 import { openNetns } from './netns.ts';
 import { type Place, refusedFailure, thrownFailure } from './op-failure.ts';
-import { findLink } from './rtnl.ts';
+import { findLink, getLink } from './rtnl.ts';
 import { writeSysctlHere } from './sysctl.ts';
 import type { Op, OpFailure, RunResult, Step } from './types.ts';
 
@@ -241,7 +241,7 @@ class Program {
    */
   #encodeCreate(handle: Handle, op: CreateOp, place: Place): Uint8Array[] {
     const { link } = op;
-    const index = link.index ?? randomInt(FIRST_INDEX, LAST_INDEX);
+    const index = link.index ?? freeIndex(handle.namespace);
     const indexOf = (name: string): number => this.#indexOf(handle, name);
     const context: Parameters<typeof encodeLinkCreate>[1] = { indexOf, index };
     const late: Uint8Array[] = [];
@@ -249,7 +249,7 @@ class Program {
       const { netns, name, addrGenMode } = link.peer;
       const elsewhere = netns !== undefined && netns !== handle.namespace.path;
       const far = elsewhere ? this.#handle(netns) : handle;
-      context.peerIndex = link.peer.index ?? randomInt(FIRST_INDEX, LAST_INDEX);
+      context.peerIndex = link.peer.index ?? freeIndex(far.namespace);
       if (elsewhere) context.peerNetnsFd = far.namespace.fd;
       far.indexes.set(name, context.peerIndex);
       if (addrGenMode !== undefined) {
@@ -290,10 +290,9 @@ class Program {
     return [message];
   }
 
-  #flush(handle: Handle, again = false): void {
+  #flush(handle: Handle): void {
     const entries = handle.entries.splice(0);
-    const refused = new Map<string, Entry>();
-    const failures: OpFailure[] = [];
+    const refused = new Set<string>();
     for (let from = 0; from < entries.length; from += MESSAGES_PER_SEND) {
       const chunk = entries.slice(from, from + MESSAGES_PER_SEND);
       const replies = handle.namespace.route.request(chunk.map((entry) => entry.message));
@@ -301,22 +300,10 @@ class Program {
         const entry = chunk[i]!;
         const key = `${entry.place.step} ${entry.place.op}`;
         if (!failure || refused.has(key)) return; // an op of several messages fails once
-        refused.set(key, entry);
-        failures.push(refusedFailure(entry.op, entry.place, entry.message, failure));
+        refused.add(key);
+        if (entry.op.op === 'link.create') this.#forget(handle, entry.op, entry.place);
+        this.#failures.push(refusedFailure(entry.op, entry.place, entry.message, failure));
       });
-    }
-    for (const { op, place } of refused.values())
-      if (op.op === 'link.create') this.#forget(handle, op, place);
-    // A number we chose was taken: choose another, once, for what failed with it.
-    const taken = (f: OpFailure): boolean => {
-      const { op } = refused.get(`${f.step} ${f.op}`)!;
-      return f.errno === ffi.EBUSY && op.op === 'link.create' && op.link.index === undefined;
-    };
-    if (!again && failures.some(taken)) {
-      for (const { op, place } of refused.values()) this.#append(handle, op, place);
-      this.#flush(handle, true);
-    } else {
-      this.#failures.push(...failures);
     }
   }
 
@@ -328,6 +315,17 @@ class Program {
     }
     if (link.peer)
       this.#handles.get(link.peer.netns ?? handle.namespace.path)?.indexes.delete(link.peer.name);
+  }
+}
+
+/**
+ * A number that no link of the namespace has. It has to be looked for: were it taken, what follows the failed creation in
+ * the same send would change the link that has it.
+ */
+function freeIndex({ route }: Namespace): number {
+  for (;;) {
+    const index = randomInt(FIRST_INDEX, LAST_INDEX);
+    if (!getLink(route, { index })) return index;
   }
 }
 

@@ -45,9 +45,17 @@ export function dumpLinkMessages(socket: NetlinkSocket): NlMessage[] {
 
 /** The ifindex of a name, undefined when there is none. */
 export function findLink(socket: NetlinkSocket, name: string): number | undefined {
-  const [reply] = socket.request([encodeLinkGet(name)]);
+  return getLink(socket, { name })?.index;
+}
+
+/** Number and name of a link found by either, undefined when there is none. */
+export function getLink(
+  socket: NetlinkSocket,
+  link: { name: string } | { index: number },
+): { index: number; name: string } | undefined {
+  const [reply] = socket.request([encodeLinkGet(link)]);
   const message = reply?.messages[0];
-  return message && decodeLinkName(message.payload)?.index;
+  return message && decodeLinkName(message.payload);
 }
 
 /** @throws WEFT_NETLINK_REFUSED, WEFT_NETLINK_MALFORMED */

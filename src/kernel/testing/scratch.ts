@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import path from 'node:path';
 import { createNetns, deleteNetns, listNetns, NETNS_FOLDER } from '../netns.ts';
 
 export class ScratchNamespaces {
@@ -19,9 +20,9 @@ export class ScratchNamespaces {
   }
 
   create(): string {
-    const path = this.path();
-    createNetns(path);
-    return path;
+    const nsPath = this.path();
+    createNetns(nsPath);
+    return nsPath;
   }
 
   /** Remove every namespace of this prefix. */
@@ -35,9 +36,12 @@ export class ScratchNamespaces {
   }
 }
 
-/** `ip -n <ns> …`, without JSON. */
+/** `ip -n <name of ns> …`, without JSON. */
 export function ip(ns: string, ...args: string[]): string {
-  return execFileSync('ip', ['-n', ns, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  return execFileSync('ip', ['-n', path.basename(ns), ...args], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
 }
 
 /** `ip -n <ns> -d -j …`. */
@@ -47,7 +51,9 @@ export function ipJson(ns: string, ...args: string[]): Array<Record<string, unkn
 
 /** `bridge -n <ns> -d -j fdb`. */
 export function bridgeFdb(ns: string): Array<Record<string, unknown>> {
-  return JSON.parse(execFileSync('bridge', ['-n', ns, '-d', '-j', 'fdb'], { encoding: 'utf8' }) || '[]');
+  return JSON.parse(
+    execFileSync('bridge', ['-n', path.basename(ns), '-d', '-j', 'fdb'], { encoding: 'utf8' }) || '[]',
+  );
 }
 
 /** Numbers of the open descriptors of this process, the one used for looking left out. */

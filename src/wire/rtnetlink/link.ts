@@ -198,8 +198,9 @@ export function encodeLinkDeleteGroup(group: number): Uint8Array {
   return header(RTM_DELLINK, 0, 0).attrU32(IFLA_GROUP, group).finish();
 }
 
-export function encodeLinkGet(name: string): Uint8Array {
-  return header(RTM_GETLINK, 0, 0).attrString(IFLA_IFNAME, name).finish();
+export function encodeLinkGet(link: { name: string } | { index: number }): Uint8Array {
+  if ('index' in link) return header(RTM_GETLINK, 0, link.index).finish();
+  return header(RTM_GETLINK, 0, 0).attrString(IFLA_IFNAME, link.name).finish();
 }
 
 export function encodeLinkDump(): Uint8Array {
