@@ -1,39 +1,44 @@
 /** nftables and conntrack of a namespace, for sync-kernel.ts. */
-import { WeftError } from '../base/errors.ts';
 import type { Ip } from '../base/ip.ts';
 import type { NsPath } from '../base/net-objects.ts';
+import { type ConntrackFilter, deleteConntrack, listConntrack, purgeAddress } from './conntrack.ts';
 import type { Namespace } from './namespace.ts';
-import type { NetlinkSocket } from './netlink-socket.ts';
+import { applyRuleset, listRuleset } from './nft.ts';
+import { applyElementChanges, dumpElements } from './nft-elements.ts';
+import { NftEvents } from './nft-events.ts';
 import type { NetfilterOps } from './program.ts';
-import type { Conntrack, KernelEvent, NftElement, NftElementChange, NftFamily, NftListing } from './types.ts';
+import type { Conntrack, NftElement, NftElementChange, NftFamily, NftListing } from './types.ts';
 
-const later = (): WeftError => new WeftError('WEFT_INTERNAL', 'netfilter is not connected yet');
+export class Netfilter implements NetfilterOps {
+  applyElements(namespace: Namespace, changes: NftElementChange[]): void {
+    applyElementChanges(namespace.netfilter, changes);
+  }
 
-export class Netfilter implements NetfilterOps, Disposable {
-  applyElements(_namespace: Namespace, _changes: NftElementChange[]): void {
-    throw later();
+  purge(namespace: Namespace, address: Ip): void {
+    purgeAddress(namespace.netfilter, address);
   }
-  purge(_namespace: Namespace, _address: Ip): void {
-    throw later();
+
+  apply(ns: NsPath, ruleset: string): void {
+    applyRuleset(ns, ruleset);
   }
-  apply(_ns: NsPath, _ruleset: string): void {
-    throw later();
+
+  list(ns: NsPath, what: string): NftListing | undefined {
+    return listRuleset(ns, what);
   }
-  list(_ns: NsPath, _what: string): NftListing | undefined {
-    throw later();
+
+  elements(namespace: Namespace, family: NftFamily, table: string, set: string): NftElement[] {
+    return dumpElements(namespace.netfilter, family, table, set);
   }
-  elements(_namespace: Namespace, _family: NftFamily, _table: string, _set: string): NftElement[] {
-    throw later();
+
+  conntrack(namespace: Namespace, filter?: ConntrackFilter): Conntrack[] {
+    return listConntrack(namespace.netfilter, filter);
   }
-  conntrack(_namespace: Namespace, _filter?: { address?: Ip; protocol?: number }): Conntrack[] {
-    throw later();
+
+  conntrackDelete(namespace: Namespace, entries: Conntrack[]): number {
+    return deleteConntrack(namespace.netfilter, entries);
   }
-  conntrackDelete(_namespace: Namespace, _entries: Conntrack[]): number {
-    throw later();
+
+  events(namespace: Namespace): NftEvents {
+    return new NftEvents(namespace);
   }
-  events(_namespace: Namespace): Disposable & { socket: NetlinkSocket; poll(): KernelEvent[] } {
-    throw later();
-  }
-  forget(_ns: NsPath): void {}
-  [Symbol.dispose](): void {}
 }

@@ -143,7 +143,8 @@ export class NetlinkSocket implements Disposable {
     this.send(this.#pack(messages));
     const replies: NetlinkReply[] = messages.map(() => ({ messages: [] }));
     let acknowledged = false;
-    let refused = false;
+    /** By a refusal, or by an acknowledgement of a message that asked for its own (kernels before 6.10 give none for BATCH_END). */
+    let answered = false;
     while (!acknowledged) {
       const chunk = this.#receive();
       if (chunk === 'lost') {
@@ -155,17 +156,15 @@ export class NetlinkSocket implements Disposable {
         if (!reply) continue; // the rest of an earlier exchange that was given up
         if (message.type === NLMSG_ERROR) {
           const failure = readFailure(message);
-          if (failure) {
-            reply.failure = failure;
-            refused = true;
-          }
+          if (failure) reply.failure = failure;
+          answered = true;
           if (message.seq === this.#seq) acknowledged = true;
         } else if (message.type !== NLMSG_DONE) {
           reply.messages.push(message);
         }
       }
     }
-    if (!acknowledged && !refused) {
+    if (!answered) {
       throw new WeftError('WEFT_SYSCALL_FAILED', `netlink: no answer to ${messages.length} messages`);
     }
     return replies;

@@ -167,7 +167,6 @@ export class SyncKernel implements Disposable {
   }
 
   netnsDelete(path: NsPath): boolean {
-    this.#netfilter.forget(path);
     return deleteNetns(path);
   }
 
@@ -198,7 +197,6 @@ export class SyncKernel implements Disposable {
 
   [Symbol.dispose](): void {
     for (const id of [...this.#watches.keys()]) this.unwatch(id);
-    this.#netfilter[Symbol.dispose]();
     this.#namespaces[Symbol.dispose]();
   }
 }
