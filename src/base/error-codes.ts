@@ -201,6 +201,10 @@ const codes = {
     summary: 'A cluster CIDR has no block left for another node.',
     action: 'Remove nodes that no longer exist, or add a larger cluster CIDR or a longer node mask.',
   },
+  WEFT_LAB_REMAINS: {
+    summary: 'Something of a lab is still there after removing it.',
+    action: 'Run `weft down` again; `details` names what remains.',
+  },
 } satisfies Record<string, CodeEntry>;
 
 export type ErrorCode = keyof typeof codes;
