@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { type Check, ComplianceSuite, runChecks } from './compliance.ts';
+import { FabricNet, type FabricNetOptions } from './testing/fabric-net.ts';
+
+const cases: Array<[string, FabricNetOptions]> = [
+  ['vxlan, two racks', { label: 'v', backend: 'vxlan', racks: [[1, 2], [3]] }],
+  ['auto, two racks', { label: 'a', backend: 'auto', racks: [[1, 2], [3]], podsPerNode: 2 }],
+  ['host-gw, one rack', { label: 'h', backend: 'host-gw', racks: [[1, 2]], podsPerNode: 2 }],
+  ['vxlan over IPv4 alone', { label: 'w', backend: 'vxlan', racks: [[1], [2]], underlay: [4] }],
+  ['vxlan over IPv6 alone', { label: 'x', backend: 'vxlan', racks: [[1], [2]], underlay: [6] }],
+];
+
+for (const [name, options] of cases) {
+  describe(name, () => {
+    let net: FabricNet;
+    let suite: ComplianceSuite;
+    before(async () => {
+      net = await FabricNet.create(options);
+      suite = new ComplianceSuite(
+        net.topology([
+          {
+            name: 'the agent of n1 restarts',
+            lossless: true,
+            run: async () => {
+              net.operations = 0;
+              await net.restartAgent(1);
+              assert.equal(net.operations, 0, 'it found everything as it should be');
+            },
+          },
+          { name: 'n2 changes its address', lossless: false, run: () => net.changeAddress(2) },
+          { name: 'n2 is replaced by another machine', lossless: false, run: () => net.replace(2) },
+        ]),
+      );
+      await suite.start();
+    });
+    after(async () => {
+      await suite?.[Symbol.asyncDispose]();
+      await net?.[Symbol.asyncDispose]();
+    });
+
+    test('every rule holds', async () => {
+      const checks: Check[] = suite.checks();
+      assert.ok(checks.length > 0);
+      await runChecks(checks);
+    });
+
+    test('and goes on holding', async () => {
+      for (const check of suite.eventChecks()) await check.run();
+    });
+  });
+}
