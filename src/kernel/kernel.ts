@@ -189,6 +189,10 @@ export class ThreadedKernel implements Kernel {
     return this.#call('nftList', [ns, what]);
   }
 
+  nftRender(ruleset: string, what: string): Promise<NftListing> {
+    return this.#call('nftRender', [ruleset, what]);
+  }
+
   nftElements(ns: NsPath, family: NftFamily, table: string, set: string): Promise<NftElement[]> {
     return this.#call('nftElements', [ns, family, table, set]);
   }

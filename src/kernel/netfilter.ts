@@ -3,7 +3,7 @@ import type { Ip } from '../base/ip.ts';
 import type { NsPath } from '../base/net-objects.ts';
 import { type ConntrackFilter, deleteConntrack, listConntrack, purgeAddress } from './conntrack.ts';
 import type { Namespace } from './namespace.ts';
-import { applyRuleset, listRuleset } from './nft.ts';
+import { applyRuleset, listRuleset, renderRuleset } from './nft.ts';
 import { applyElementChanges, dumpElements } from './nft-elements.ts';
 import { NftEvents } from './nft-events.ts';
 import type { NetfilterOps } from './program.ts';
@@ -24,6 +24,10 @@ export class Netfilter implements NetfilterOps {
 
   list(ns: NsPath, what: string): NftListing | undefined {
     return listRuleset(ns, what);
+  }
+
+  render(ruleset: string, what: string): NftListing {
+    return renderRuleset(ruleset, what);
   }
 
   elements(namespace: Namespace, family: NftFamily, table: string, set: string): NftElement[] {

@@ -106,6 +106,17 @@ export function enterNetns<T>(fd: number, nsPath: NsPath, fn: () => T): T {
   }
 }
 
+/** Run `fn`, synchronous, with the thread in a namespace that nobody else has and that is gone afterwards. @throws WEFT_NOT_ROOT, WEFT_KERNEL_FEATURE_MISSING */
+export function withFreshNetns<T>(fn: () => T): T {
+  home();
+  if (ffi.libc.unshare(ffi.CLONE_NEWNET) !== 0) throw unshareError(ffi.errno());
+  try {
+    return fn();
+  } finally {
+    goHome();
+  }
+}
+
 /**
  * Create a namespace, its loopback up, and bind it to a file at `nsPath` (folders are made). Nothing is visible until
  * it is complete, and nothing stays of one that failed.
@@ -129,14 +140,10 @@ export function createNetns(nsPath: NsPath): NetnsInfo {
     });
   }
   try {
-    home();
-    if (ffi.libc.unshare(ffi.CLONE_NEWNET) !== 0) throw unshareError(ffi.errno());
-    try {
+    withFreshNetns(() => {
       setLoopbackUp();
       ffi.check(ffi.libc.mount(THREAD_NETNS, nsPath, null, ffi.MS_BIND, null), `mount --bind ${nsPath}`);
-    } finally {
-      goHome();
-    }
+    });
     return netnsInfo(nsPath);
   } catch (error) {
     deleteNetns(nsPath);

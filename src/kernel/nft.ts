@@ -8,7 +8,7 @@
 import koffi from 'koffi';
 import { WeftError } from '../base/errors.ts';
 import type { NsPath } from '../base/net-objects.ts';
-import { withNetns } from './netns.ts';
+import { withFreshNetns, withNetns } from './netns.ts';
 import type { NftListing } from './types.ts';
 
 const LIBRARY = 'libnftables.so.1';
@@ -110,6 +110,19 @@ export function listRuleset(ns: NsPath, what: string): NftListing | undefined {
     throw rejected(`list ${what}`, ns, error);
   }
   return output === '' ? { nftables: [] } : parseListing(output);
+}
+
+/**
+ * What nftables makes of a ruleset: applied in a namespace that exists only for this call, and listed there. Two rulesets are
+ * equal when they are rendered alike by the same library, whatever its version prints.
+ *
+ * @throws WEFT_NFT_REJECTED, WEFT_KERNEL_FEATURE_MISSING without libnftables
+ */
+export function renderRuleset(ruleset: string, what: string): NftListing {
+  return withFreshNetns(() => {
+    applyRuleset('', ruleset);
+    return listRuleset('', what) ?? { nftables: [] };
+  });
 }
 
 function parseListing(text: string): NftListing {

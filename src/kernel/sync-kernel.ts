@@ -54,6 +54,7 @@ const callNames = [
   'routeTo',
   'nftApply',
   'nftList',
+  'nftRender',
   'nftElements',
   'conntrack',
   'conntrackDelete',
@@ -146,6 +147,10 @@ export class SyncKernel implements Disposable {
 
   nftList(ns: NsPath, what: string): NftListing | undefined {
     return this.#netfilter.list(ns, what);
+  }
+
+  nftRender(ruleset: string, what: string): NftListing {
+    return this.#netfilter.render(ruleset, what);
   }
 
   nftElements(ns: NsPath, family: NftFamily, table: string, set: string): NftElement[] {

@@ -147,6 +147,8 @@ export interface Kernel extends AsyncDisposable {
   nftApply(ns: NsPath, ruleset: string): Promise<void>;
   /** `nft -j list …`, e.g. `table inet weft`; undefined when it does not exist. */
   nftList(ns: NsPath, what: string): Promise<NftListing | undefined>;
+  /** What nftables makes of a ruleset: applied in a namespace that exists only for this call, and listed there. @throws WEFT_NFT_REJECTED */
+  nftRender(ruleset: string, what: string): Promise<NftListing>;
   /** Elements of one set by raw dump (fast at any size). */
   nftElements(ns: NsPath, family: NftFamily, table: string, set: string): Promise<NftElement[]>;
 
