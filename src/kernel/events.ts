@@ -107,7 +107,9 @@ export class RouteEvents implements Disposable {
       events.push({ type, object, own: isOwnPort(portId), ...(by && { by }) });
     };
     const { type, object } = decoded;
-    if (this.#kinds.has(object.kind) && isNews(decoded)) tell(type, object);
+    // Kernels from 6.7 on tell of some of the losses that we have told already: what is not remembered is no news.
+    const known = !isRemembered(object) || type === 'new' || this.#routes.has(netObjectKey(object));
+    if (this.#kinds.has(object.kind) && known && isNews(decoded)) tell(type, object);
     if (object.kind === 'link') this.#followLink(type, object, tell);
     if (object.kind === 'address' && type === 'delete') this.#followAddress(object, tell);
     if (isRemembered(object)) {

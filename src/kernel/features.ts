@@ -38,14 +38,14 @@ const links: Link[] = [
   { kind: 'link', name: 'macvlan0', type: 'macvlan', macvlan: { dev: 'veth0' } },
 ];
 
-const chain = (rule: string, type = 'filter', hook = 'prerouting'): string =>
-  `table inet probe { chain c { type ${type} hook ${hook} priority 0; ${rule}; } }`;
+const chain = (name: string, type: string, hook: string, rule: string): string =>
+  `table inet probe {\n chain ${name} {\n type ${type} hook ${hook} priority 0\n ${rule}\n }\n}\n`;
 
 const rulesets: ReadonlyArray<[Feature, string]> = [
-  ['nf_tables', 'table inet probe { }'],
-  ['nft_fib', chain('fib saddr . iif oif missing drop')],
-  ['nft_nat', chain('ip saddr 192.0.2.1 snat ip to 192.0.2.2', 'nat', 'postrouting')],
-  ['nft_ct', chain('ct state established accept')],
+  ['nf_tables', 'table inet probe {\n}\n'],
+  ['nft_fib', chain('a', 'filter', 'prerouting', 'fib saddr . iif oif missing drop')],
+  ['nft_nat', chain('b', 'nat', 'postrouting', 'ip saddr 192.0.2.1 snat ip to 192.0.2.2')],
+  ['nft_ct', chain('c', 'filter', 'forward', 'ct state established accept')],
 ];
 
 export function probeFeatures(kernel: Prober): KernelFeatures {
