@@ -80,12 +80,12 @@ export class Registry {
         this.kind.applyDefaults?.(object);
       }
       if (attempt === 1) {
-        this.kind.prepareCreate?.(object);
         this.#refuseProblems(object, [
           ...validateMetadata(meta, (name) => this.kind.nameProblem(name)),
           ...input.problems,
           ...(this.kind.validate?.(object) ?? []),
         ]);
+        this.kind.prepareCreate?.(object);
       }
       const key = keyOf(this.kind, namespace, meta.name);
       if (dryRun) {
@@ -105,13 +105,13 @@ export class Registry {
   /**
    * Read, change, write. `change` gets the object as it is and gives what it is to be; it runs again when another
    * writer came between, unless the result names a resourceVersion (then: 409). `status`: only status (and labels and
-   * annotations) may change; otherwise all but status.
+   * annotations) may change; otherwise all but status. `lifecycle`: the server's own change, not validated.
    */
   async update(
     namespace: string | undefined,
     name: string,
     change: (current: KubeObject) => Input | Promise<Input>,
-    options: { status?: boolean; binding?: boolean; dryRun?: boolean; lifecycle?: boolean } = {},
+    options: { status?: boolean; dryRun?: boolean; lifecycle?: boolean } = {},
   ): Promise<KubeObject> {
     for (let attempt = 1; ; attempt++) {
       const entry = await this.entry(namespace, name);
@@ -132,14 +132,7 @@ export class Registry {
           `Precondition failed: UID in precondition: ${next.metadata.uid}, UID in object meta: ${current.metadata.uid}`,
         );
       if (!options.lifecycle) this.#keepServerFields(next, current, options.status ?? false);
-      if (!options.lifecycle && !options.binding)
-        this.#refuseProblems(next, [
-          ...validateMetadata(next.metadata, (n) => this.kind.nameProblem(n)),
-          ...validateMetadataUpdate(next, current),
-          ...(options.status ? input.problems.filter((p) => !p.field.startsWith('spec')) : input.problems),
-          ...(options.status ? [] : (this.kind.validate?.(next) ?? [])),
-          ...(options.status ? [] : (this.kind.validateUpdate?.(next, current) ?? [])),
-        ]);
+      if (!options.lifecycle) this.#validateUpdate(input, current, options.status ?? false);
       const text = encodeObject(this.kind, next);
       next.metadata.resourceVersion = String(entry.revision);
       if (options.dryRun) return next;
@@ -247,6 +240,19 @@ export class Registry {
     if (!this.kind.statusSubresource) return;
     restore(whole, before, 'status');
     if (!isDeepStrictEqual(withoutMeta(whole), withoutMeta(before))) a.generation = (b.generation ?? 0) + 1;
+  }
+
+  #validateUpdate(input: Input, current: KubeObject, statusOnly: boolean): void {
+    const next = input.object;
+    const problems = [
+      ...validateMetadata(next.metadata, (name) => this.kind.nameProblem(name)),
+      ...validateMetadataUpdate(next, current),
+      // The spec is the stored one: what the client sent of it is not looked at.
+      ...input.problems.filter((problem) => !statusOnly || problem.field.startsWith('status')),
+      ...(statusOnly ? [] : (this.kind.validate?.(next) ?? [])),
+    ];
+    this.#refuseProblems(next, problems);
+    if (!statusOnly) this.#refuseProblems(next, this.kind.validateUpdate?.(next, current) ?? []);
   }
 
   #refuseProblems(object: KubeObject, problems: FieldProblem[]): void {

@@ -29,6 +29,11 @@ function applyDefaults(pod: Pod): void {
     if (spec.hostNetwork) for (const p of c.ports ?? []) p.hostPort ||= p.containerPort;
   }
   for (const volume of spec.volumes ?? []) if (Object.keys(volume).length === 1) volume.emptyDir = {};
+  // Kubernetes' admission adds these at updates too: a client that applies its own list has not seen them.
+  spec.tolerations ??= [];
+  for (const key of ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable'])
+    if (!spec.tolerations.some((t) => (!t.key || t.key === key) && (!t.effect || t.effect === 'NoExecute')))
+      spec.tolerations.push({ key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 });
 }
 
 /** The image's name and tag without the registry, whose port also has a colon. */
@@ -44,10 +49,6 @@ function prepareCreate(pod: Pod): void {
   spec.serviceAccount = spec.serviceAccountName;
   spec.priority ??= 0;
   spec.preemptionPolicy ??= 'PreemptLowerPriority';
-  spec.tolerations ??= [];
-  for (const key of ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable'])
-    if (!spec.tolerations.some((t) => (!t.key || t.key === key) && (!t.effect || t.effect === 'NoExecute')))
-      spec.tolerations.push({ key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 });
   pod.status = { phase: 'Pending', qosClass: qosClass(spec) };
 }
 
