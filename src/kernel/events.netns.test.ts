@@ -138,6 +138,7 @@ test('deleted links, and the IPv4 routes that the kernel drops without a word', 
     ns,
     { op: 'route.replace', route: { ...via, dst: '10.3.0.0/16' } },
     { op: 'route.replace', route: { kind: 'route', dst: '10.4.0.0/16', dev: 'b' } },
+    { op: 'route.replace', route: { kind: 'route', dst: 'fd03::/64', dev: 'a' } },
   );
   drain(source);
   const left = (): string[] =>
@@ -145,10 +146,13 @@ test('deleted links, and the IPv4 routes that the kernel drops without a word', 
       (r) => r.dst,
     );
   does(ns, { op: 'link.set', link: { name: 'a', up: false } });
+  const down = lines(drain(source));
   assert.deepEqual(
-    lines(drain(source)).filter((l) => l.includes('route 10.')),
+    down.filter((l) => l.includes('route 10.')),
     ['delete route 10.3.0.0/16'],
   );
+  assert.ok(down.includes('delete route fd03::/64')); // of IPv6 the kernel tells
+
   assert.deepEqual(left(), ['10.4.0.0/16']);
   does(ns, { op: 'link.set', link: { name: 'b' }, rename: 'c' }, { op: 'link.delete', name: 'a' });
   const told = lines(drain(source));

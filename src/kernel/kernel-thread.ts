@@ -49,6 +49,7 @@ export class KernelThread {
     this.#worker = new Worker(new URL('./worker.ts', import.meta.url), {
       name,
       workerData: setup,
+      execArgv: [], // the program's own options (--input-type, --test) are none of a worker's
       transferList: [channel.port2],
     });
     running.add(this);
@@ -90,11 +91,11 @@ export class KernelThread {
 
   /** Keep the process alive until {@link letGo}. */
   hold(): void {
-    if (this.#holds++ === 0) this.#port.ref();
+    if (this.#holds++ === 0) this.#worker.ref(); // not the port: it closes before the worker's end is known
   }
 
   letGo(): void {
-    if (--this.#holds === 0) this.#port.unref();
+    if (--this.#holds === 0) this.#worker.unref();
   }
 
   /** Tell it to end, without waiting: safe in an exit handler. */
