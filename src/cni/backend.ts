@@ -2,8 +2,8 @@
 import type { AddRequest, CheckRequest, CniResult, DelRequest, GcRequest } from './types.ts';
 
 /**
- * Refusals are CniErrors, or WeftErrors, which errors.ts gives their CNI code. The server calls one method at a time for
- * an attachment; different attachments go in parallel.
+ * Refusals are CniErrors, or WeftErrors, which errors.ts gives their CNI code. Calls come in
+ * parallel; an implementation orders those that concern the same attachment.
  */
 export interface CniBackend {
   /**

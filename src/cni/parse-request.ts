@@ -67,7 +67,8 @@ export function parseRequest({ env, stdin }: CniInvocation): CniRequest {
       `${command} needs cniVersion ${since} or later; the configuration has ${version}`,
     );
   }
-  const config = parseConfig(raw, version);
+  // Clearing up must not fail over what another plugin of the chain said.
+  const config = parseConfig(raw, version, command === 'ADD' || command === 'CHECK');
   switch (command) {
     case 'STATUS':
       return { command, version };
@@ -76,7 +77,7 @@ export function parseRequest({ env, stdin }: CniInvocation): CniRequest {
     case 'ADD':
       return { command, version, request: parseAdd(env, raw, config) };
     case 'DEL': {
-      // prevResult is not needed: what was attached is on record. It must still be readable, or the chain is broken.
+      // prevResult is not needed: what was attached is on record.
       const request = { ...attachmentRef(env), network: config.name, netns: env.CNI_NETNS ?? '' };
       return { command, version, request };
     }
@@ -97,6 +98,17 @@ export function versionToAnswer(stdin: string): string | undefined {
     return typeof text === 'string' && /^[0-9]+(\.[0-9]+){2}$/.test(text) && text.length <= 16
       ? text
       : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The network that a configuration names, if that much of it can be read. */
+export function networkNameOf(stdin: string): string | undefined {
+  try {
+    const value: unknown = JSON.parse(stdin);
+    const name = isObject(value) ? field(value, 'name') : undefined;
+    return typeof name === 'string' && NAME.test(name) ? name : undefined;
   } catch {
     return undefined;
   }
@@ -129,7 +141,7 @@ function versionOf(raw: JsonObject): CniVersion {
   return version as CniVersion;
 }
 
-function parseConfig(raw: JsonObject, version: CniVersion): NetworkConfig {
+function parseConfig(raw: JsonObject, version: CniVersion, withPrevious: boolean): NetworkConfig {
   const name = textOr(field(raw, 'name'), 'name');
   if (name === undefined || !NAME.test(name)) {
     throw refuse('name', name === undefined ? 'is missing' : `${JSON.stringify(name)} is not a network name`);
@@ -148,12 +160,13 @@ function parseConfig(raw: JsonObject, version: CniVersion): NetworkConfig {
     if (mtu < MIN_MTU) throw refuse('mtu', `must be 0 (the node's) or at least ${MIN_MTU}`);
     config.mtu = mtu;
   }
-  const prevResult = decodeResult(field(raw, 'prevResult'));
+  const prevResult = withPrevious ? decodeResult(field(raw, 'prevResult')) : undefined;
   if (prevResult) config.prevResult = prevResult;
   return config;
 }
 
-function attachmentRef(env: CniInvocation['env']): AttachmentRef {
+/** @throws CniError 4 */
+export function attachmentRef(env: CniInvocation['env']): AttachmentRef {
   const containerId = env.CNI_CONTAINERID ?? '';
   const ifname = env.CNI_IFNAME ?? '';
   if (!NAME.test(containerId) || containerId.length > 1024)

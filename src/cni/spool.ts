@@ -1,0 +1,89 @@
+/**
+ * DELs that found no agent: files that the plugin left (cni/weft-cni.c), each a frame as it would have been sent. The
+ * agent carries them out at start and before every ADD.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { messageOf } from '../base/errors.ts';
+import { type Logger, silentLogger } from '../base/log.ts';
+import { decodeRequest } from './frame.ts';
+import { attachmentRef, networkNameOf } from './parse-request.ts';
+import type { AttachmentRef } from './types.ts';
+
+/** What a kept DEL says; the network only if its configuration could be read. */
+export interface SpooledDel extends AttachmentRef {
+  network?: string;
+}
+
+export class Spool {
+  readonly #folder: string;
+  readonly #log: Logger;
+  #draining: Promise<void> | undefined;
+
+  constructor(folder: string, logger: Logger = silentLogger) {
+    this.#folder = folder;
+    this.#log = logger;
+  }
+
+  /**
+   * Carry out everything that is there when called. A request is forgotten once `del` has resolved; one that fails stays
+   * for the next time. Resolves with the failures: an ADD must not overtake a DEL of the same attachment.
+   */
+  async drain(del: (request: SpooledDel) => Promise<void>): Promise<Array<SpooledDel & { error: unknown }>> {
+    // Who is draining may have listed the folder before the newest file came: wait, then look again.
+    while (this.#draining) await this.#draining;
+    const names = this.#list();
+    if (names.length === 0) return [];
+    const failed: Array<SpooledDel & { error: unknown }> = [];
+    this.#draining = this.#drain(names, del, failed).finally(() => {
+      this.#draining = undefined;
+    });
+    await this.#draining;
+    return failed;
+  }
+
+  #list(): string[] {
+    try {
+      // Hidden ones are being written; those set aside end in `.bad`. Names sort by time.
+      return readdirSync(this.#folder)
+        .filter((name) => !name.startsWith('.') && !name.endsWith('.bad'))
+        .sort();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      return [];
+    }
+  }
+
+  async #drain(
+    names: string[],
+    del: (request: SpooledDel) => Promise<void>,
+    failed: Array<SpooledDel & { error: unknown }>,
+  ): Promise<void> {
+    for (const name of names) {
+      const file = path.join(this.#folder, name);
+      const request = this.#read(file);
+      if (!request) continue;
+      try {
+        await del(request);
+        rmSync(file, { force: true });
+        this.#log.info(request, 'a DEL that was kept for the agent is done');
+      } catch (error) {
+        failed.push({ ...request, error });
+        this.#log.error({ ...request, error: messageOf(error) }, 'a DEL that was kept for the agent failed');
+      }
+    }
+  }
+
+  #read(file: string): SpooledDel | undefined {
+    try {
+      const { env, stdin } = decodeRequest(readFileSync(file));
+      const network = networkNameOf(stdin);
+      return { ...attachmentRef(env), ...(network !== undefined && { network }) };
+    } catch (error) {
+      this.#log.warn({ file, error: messageOf(error) }, 'a kept CNI request cannot be read; set aside');
+      renameSync(file, `${file}.bad`);
+      return undefined;
+    }
+  }
+}
