@@ -63,14 +63,17 @@ function canonical(value: unknown): string {
 /** In what the first table differs from what is expected, in words; empty when not at all. Elements are not compared. */
 export function structuralDifferences(found: ListedTable, expected: ListedTable): string[] {
   const differences: string[] = [];
-  const names = (a: Map<string, unknown>, b: Map<string, unknown>): Set<string> => new Set([...a.keys(), ...b.keys()]);
+  const names = (a: Map<string, unknown>, b: Map<string, unknown>): Set<string> =>
+    new Set([...a.keys(), ...b.keys()]);
   for (const name of names(expected.chains, found.chains)) {
     const want = expected.chains.get(name);
     const have = found.chains.get(name);
     if (!have) differences.push(`chain ${name} was missing`);
     else if (!want) differences.push(`chain ${name} was extra`);
-    else if (have.declaration !== want.declaration) differences.push(`chain ${name} had another type, hook or policy`);
-    else if (have.rules.join() !== want.rules.join()) differences.push(describeRules(name, have.rules, want.rules));
+    else if (have.declaration !== want.declaration)
+      differences.push(`chain ${name} had another type, hook or policy`);
+    else if (have.rules.join() !== want.rules.join())
+      differences.push(describeRules(name, have.rules, want.rules));
   }
   for (const name of names(expected.sets, found.sets)) {
     const want = expected.sets.get(name);

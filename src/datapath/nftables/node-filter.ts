@@ -1,125 +1,128 @@
 /**
- * The node's base table, `inet weft`, as text: who may send from where, whose encapsulated packets count, and what is
- * masqueraded. A fixed set of chains over sets; a node that comes or goes is an element, never a rule.
+ * The node's base tables: what makes a pod's address trustworthy, and pods' way out of the cluster.
  *
  * In packet order:
+ *  - `arp weft`: pods and their node know each other by permanent neighbours, so ARP has nothing to say on a pod's link.
+ *    Answering it would let a pod fill the neighbour table, whose limit all namespaces share, with made-up senders. (IPv6
+ *    neighbour discovery comes from link-local addresses, which the next rule drops.)
+ *  - `prerouting`: a packet from a pod's link is dropped unless its source is routed to that very link (strict reverse path,
+ *    asked of the routing table, so that attaching a pod needs no rule or element). Before conntrack: a forged packet must
+ *    not make an entry.
+ *  - `input`: encapsulated packets are taken from nodes only, for whoever is believed there speaks for any pod.
+ *  - `forward`: pods send nothing to the encapsulation's port, wherever it goes: masqueraded, here or by a foreign rule, it
+ *    would come from a node's address, and be believed. Behind DNAT, so that no Service leads around it.
+ *  - `postrouting`: pods' own address ends where the cluster does.
  *
- *   prerouting, raw (before conntrack, so that forged packets leave no entry)
- *     from a pod     → source not routed back to that veth: dropped (`fib saddr . iif`, as strict RFC 3704 §2.2 filtering)
- *                    → tunnel port of this or another node: dropped, pods do not encapsulate
- *     encapsulated, to this node → not from a known VTEP: dropped
- *   postrouting, srcnat
- *     this node's pods → neither in the cluster nor excluded: masqueraded
+ * Node lists and prefixes are in sets; the structure depends on {@link NodeFilter.encapPort} and
+ * {@link NodeFilter.masquerade} alone.
  */
-import { familyOf, parseCidr } from '../../base/ip.ts';
+import { WeftError } from '../../base/errors.ts';
+import { canonicalIp, compareIp, familyOf } from '../../base/ip.ts';
 import { POD_LINK_GROUP } from '../../base/net-objects.ts';
 import type { NodeFilter } from '../../state/fabric-plan.ts';
+import type { FilterChain, FilterSet, FilterTable } from './filter-table.ts';
+import { disjoint } from './intervals.ts';
 
-export const FILTER_TABLE = 'inet weft';
+const PODS = `0x${POD_LINK_GROUP.toString(16)}`;
 
-/** A named set as the filter wants it. */
-export interface DesiredSet {
-  name: string;
-  type: 'ipv4_addr' | 'ipv6_addr';
-  /** Holds prefixes, which do not overlap. */
-  interval: boolean;
-  /** Canonical: an address, or `network/length`. Sorted. */
-  elements: string[];
-}
+/** Named counters, by what they count; `arp weft` has a namespace of its own for names. */
+export const COUNTERS = {
+  forgedSource: 'forged_source',
+  encapFromPod: 'encap_from_pod',
+  encapFromStranger: 'encap_from_stranger',
+  masqueraded: 'masqueraded',
+  podArp: 'pod_arp',
+} as const;
 
-export interface NodeTable {
-  /** Everything but the elements: the same text as long as only nodes come and go. */
-  structure: string;
-  sets: DesiredSet[];
-}
-
-/** Pure. Hosts in `noMasquerade` stand in hash sets, so that thousands of nodes cost neither lookups nor set-up. */
-export function renderNodeFilter(filter: NodeFilter): NodeTable {
-  const sets = ([4, 6] as const).flatMap((family) => {
-    const type = family === 4 ? ('ipv4_addr' as const) : ('ipv6_addr' as const);
-    const width = family === 4 ? 32 : 128;
-    const ours = (list: readonly string[]): string[] => [...new Set(list.filter((text) => familyOf(text) === family))].sort();
-    const isHost = (cidr: string): boolean => parseCidr(cidr).length === width;
-    const direct = ours(filter.noMasquerade);
-    return [
-      { name: `pods${family}`, type, interval: true, elements: ours(filter.podCIDRs) },
-      { name: `direct${family}`, type, interval: true, elements: direct.filter((cidr) => !isHost(cidr)) },
-      {
-        name: `direct_hosts${family}`,
-        type,
-        interval: false,
-        elements: direct.filter(isHost).map((cidr) => parseCidr(cidr).ip),
-      },
-      { name: `vteps${family}`, type, interval: false, elements: ours(filter.vteps) },
-    ];
-  });
-
-  const declarations = sets.map(
-    ({ name, type, interval }) => `  set ${name} {\n    type ${type}\n${interval ? '    flags interval\n' : ''}  }`,
-  );
-  const group = `0x${POD_LINK_GROUP.toString(16)}`;
-  const port = filter.encapPort;
-  const encapsulated =
-    port === undefined
-      ? []
-      : [
-          `    udp dport ${port} fib daddr type local counter name pod_encapsulated drop`,
-          `    udp dport ${port} ip daddr @vteps4 counter name pod_encapsulated drop`,
-          `    udp dport ${port} ip6 daddr @vteps6 counter name pod_encapsulated drop`,
-        ];
-  const tunnel =
-    port === undefined
-      ? []
-      : [
-          `    udp dport ${port} ip saddr != @vteps4 fib daddr type local counter name unknown_vtep drop`,
-          `    udp dport ${port} ip6 saddr != @vteps6 fib daddr type local counter name unknown_vtep drop`,
-        ];
-  const masquerade = filter.masquerade
-    ? [
-        '    ip saddr @pods4 ip daddr != @direct4 ip daddr != @direct_hosts4 counter name masqueraded masquerade fully-random',
-        '    ip6 saddr @pods6 ip6 daddr != @direct6 ip6 daddr != @direct_hosts6 counter name masqueraded masquerade fully-random',
-      ]
-    : [];
-
-  const structure = [
-    `table ${FILTER_TABLE} {`,
-    '  comment "Weft: what others change here is put right"',
-    ...['forged_source', 'pod_link_local', 'pod_encapsulated', 'unknown_vtep', 'masqueraded'].map(
-      (name) => `  counter ${name} {\n  }`,
-    ),
-    ...declarations,
-    '  chain from_pod {',
-    // Link-local and unspecified sources (MLD, DAD) are of no use on a routed veth and no attempt at forgery.
-    '    ip6 saddr { ::, fe80::/10 } counter name pod_link_local drop',
-    '    fib saddr . iif oif missing counter name forged_source drop',
-    ...encapsulated,
-    '  }',
-    '  chain prerouting {',
-    '    type filter hook prerouting priority raw; policy accept;',
-    `    iifgroup ${group} goto from_pod`,
-    ...tunnel,
-    '  }',
-    '  chain postrouting {',
-    '    type nat hook postrouting priority srcnat; policy accept;',
-    ...masquerade,
-    '  }',
-    '}',
-    '',
-  ].join('\n');
-  return { structure, sets };
-}
-
-/** `add element` for sets that have any. */
-export function elementsText(action: 'add' | 'delete', set: string, elements: readonly string[]): string {
-  return elements.length === 0 ? '' : `${action} element ${FILTER_TABLE} ${set} { ${elements.join(', ')} }\n`;
-}
-
-/** The table as one transaction that replaces whatever bears its name. */
-export function replacementText(table: NodeTable): string {
+/** @throws WEFT_BAD_CONFIG, WEFT_BAD_ADDRESS */
+export function nodeFilterTables(filter: NodeFilter): FilterTable[] {
+  const { encapPort } = filter;
+  if (encapPort !== undefined && (!Number.isInteger(encapPort) || encapPort < 1 || encapPort > 65535)) {
+    throw new WeftError('WEFT_BAD_CONFIG', `encapsulation port ${encapPort} is not 1–65535`);
+  }
+  const chains: FilterChain[] = [
+    {
+      name: 'prerouting',
+      hook: { type: 'filter', hook: 'prerouting', priority: 'raw' },
+      rules: [`iifgroup ${PODS} fib saddr . iif oif missing counter name ${COUNTERS.forgedSource} drop`],
+    },
+  ];
+  if (encapPort !== undefined) chains.push(...encapsulationChains(encapPort));
+  if (filter.masquerade) chains.push(postrouting());
   return [
-    `add table ${FILTER_TABLE}\n`,
-    `delete table ${FILTER_TABLE}\n`,
-    table.structure,
-    ...table.sets.map(({ name, elements }) => elementsText('add', name, elements)),
-  ].join('');
+    {
+      family: 'inet',
+      name: 'weft',
+      counters: [
+        COUNTERS.forgedSource,
+        COUNTERS.encapFromPod,
+        COUNTERS.encapFromStranger,
+        COUNTERS.masqueraded,
+      ],
+      sets: ([4, 6] as const).flatMap((family) => familySets(filter, family)),
+      chains,
+    },
+    {
+      family: 'arp',
+      name: 'weft',
+      counters: [COUNTERS.podArp],
+      sets: [],
+      chains: [
+        {
+          name: 'input',
+          hook: { type: 'filter', hook: 'input', priority: 'filter' },
+          rules: [`iifgroup ${PODS} counter name ${COUNTERS.podArp} drop`],
+        },
+      ],
+    },
+  ];
+}
+
+function familySets(filter: NodeFilter, family: 4 | 6): FilterSet[] {
+  const vteps = filter.vteps.map(canonicalIp).filter((ip) => familyOf(ip) === family);
+  return [
+    { name: `pods${family}`, family, interval: true, elements: disjoint(filter.podCIDRs, family) },
+    {
+      name: `no_masquerade${family}`,
+      family,
+      interval: true,
+      elements: disjoint(filter.noMasquerade, family),
+    },
+    { name: `vteps${family}`, family, interval: false, elements: [...new Set(vteps)].sort(compareIp) },
+  ];
+}
+
+function encapsulationChains(port: number): FilterChain[] {
+  return [
+    {
+      name: 'input',
+      hook: { type: 'filter', hook: 'input', priority: 'filter' },
+      rules: [`udp dport ${port} jump encapsulated`],
+    },
+    {
+      name: 'encapsulated',
+      rules: [
+        `iifgroup ${PODS} counter name ${COUNTERS.encapFromPod} drop`,
+        'ip saddr @vteps4 return',
+        'ip6 saddr @vteps6 return',
+        `counter name ${COUNTERS.encapFromStranger} drop`,
+      ],
+    },
+    {
+      name: 'forward',
+      hook: { type: 'filter', hook: 'forward', priority: 'filter' },
+      rules: [`iifgroup ${PODS} udp dport ${port} counter name ${COUNTERS.encapFromPod} drop`],
+    },
+  ];
+}
+
+function postrouting(): FilterChain {
+  const leaving = (proto: 'ip' | 'ip6', family: 4 | 6): string =>
+    `oifgroup != ${PODS} ${proto} saddr @pods${family} ${proto} daddr != @no_masquerade${family} ` +
+    `counter name ${COUNTERS.masqueraded} masquerade fully-random`;
+  return {
+    name: 'postrouting',
+    hook: { type: 'nat', hook: 'postrouting', priority: 'srcnat' },
+    rules: [leaving('ip', 4), leaving('ip6', 6)],
+  };
 }
