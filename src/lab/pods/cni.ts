@@ -165,12 +165,7 @@ function run(
   env: Record<string, string>,
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(argv[0]!, argv.slice(1), {
-      env,
-      stdio: 'pipe',
-      timeout: TIMEOUT,
-      killSignal: 'SIGKILL',
-    });
+    const child = spawn(argv[0]!, argv.slice(1), { env, stdio: 'pipe' });
     const out = { stdout: '', stderr: '' };
     for (const stream of ['stdout', 'stderr'] as const) {
       child[stream].setEncoding('utf8').on('data', (chunk: string) => {
@@ -179,9 +174,15 @@ function run(
     }
     child.stdin.on('error', () => {}); // it may end without reading
     child.stdin.end(stdin);
-    child.once('error', (error) =>
-      reject(new CniError(0, `cannot execute ${argv.join(' ')}: ${error.message}`)),
-    );
-    child.once('close', (code) => resolve({ code: code ?? 137, ...out }));
+    // Not spawn's own timeout: that one goes on when the program is not there.
+    const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT);
+    child.once('error', (error) => {
+      clearTimeout(timer);
+      reject(new CniError(0, `cannot execute ${argv.join(' ')}: ${error.message}`));
+    });
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      resolve({ code: code ?? 137, ...out });
+    });
   });
 }
