@@ -5,8 +5,8 @@ import { FabricNet, type FabricNetOptions } from './testing/fabric-net.ts';
 
 const cases: Array<[string, FabricNetOptions]> = [
   ['vxlan, two racks', { label: 'v', backend: 'vxlan', racks: [[1, 2], [3]] }],
-  ['auto, two racks', { label: 'a', backend: 'auto', racks: [[1, 2], [3]], podsPerNode: 2 }],
-  ['host-gw, one rack', { label: 'h', backend: 'host-gw', racks: [[1, 2]], podsPerNode: 2 }],
+  ['auto, two racks', { label: 'a', backend: 'auto', racks: [[1, 2], [3]] }],
+  ['host-gw, one rack', { label: 'h', backend: 'host-gw', racks: [[1, 2]] }],
   ['vxlan over IPv4 alone', { label: 'w', backend: 'vxlan', racks: [[1], [2]], underlay: [4] }],
   ['vxlan over IPv6 alone', { label: 'x', backend: 'vxlan', racks: [[1], [2]], underlay: [6] }],
 ];

@@ -88,8 +88,11 @@ export class LinkReconciler {
   /** Before the first apply nothing is ours to repair. */
   #started = false;
   #attempts = 0;
-  #repairs = 0;
+  /** How often in a row the same object had to be put back. */
+  #fights = 0;
   #lastRepairAt = Number.NEGATIVE_INFINITY;
+  /** What was put back lately: key → when. */
+  #repaired = new Map<string, number>();
   #due: number | undefined;
   #timer: AbortController | undefined;
   #queue: Promise<unknown> = Promise.resolve();
@@ -147,9 +150,9 @@ export class LinkReconciler {
       if (this.#suspects.concerns(event, this.#failures.length > 0)) concerned = true;
     }
     if (!concerned) return;
-    // Against somebody who keeps undoing it, ever more slowly; a change out of peace is answered at once.
-    const fight = this.#clock.now() - this.#lastRepairAt < PEACE_MS ? this.#repairs : 0;
-    this.#schedule(Math.min(SETTLE_MAX_MS, SETTLE_MS * 2 ** Math.min(fight, 10)));
+    // Against somebody who keeps undoing it, ever more slowly; anything else is answered at once.
+    const fights = this.#clock.now() - this.#lastRepairAt < PEACE_MS ? this.#fights : 0;
+    this.#schedule(Math.min(SETTLE_MAX_MS, SETTLE_MS * 2 ** Math.min(fights, 10)));
   }
 
   /** What could not be made as desired, and why. */
@@ -204,8 +207,7 @@ export class LinkReconciler {
     );
     this.#finish(failures);
     if (drifts.length > 0) {
-      this.#repairs = this.#clock.now() - this.#lastRepairAt < PEACE_MS ? this.#repairs + 1 : 1;
-      this.#lastRepairAt = this.#clock.now();
+      this.#countFights(drifts);
       this.#options.onDrift?.(drifts);
     }
     const log = this.#options.logger;
@@ -313,6 +315,15 @@ export class LinkReconciler {
       const { random } = this.#options;
       this.#schedule(backoffDelay(this.#attempts, { ...RETRY, ...(random && { random }) }));
     } else if (this.#watch) this.#schedule(this.#auditInterval());
+  }
+
+  #countFights(drifts: Drift[]): void {
+    const now = this.#clock.now();
+    for (const [key, at] of this.#repaired) if (now - at > PEACE_MS) this.#repaired.delete(key);
+    const keys = drifts.flatMap(({ object }) => (object ? [netObjectKey(object)] : []));
+    this.#fights = keys.some((key) => this.#repaired.has(key)) ? this.#fights + 1 : 0;
+    for (const key of keys) this.#repaired.set(key, now);
+    this.#lastRepairAt = now;
   }
 
   #auditInterval(): number {

@@ -36,7 +36,6 @@ export interface FabricNetOptions {
   backend: FabricConfig['fabric']['backend'];
   /** Node numbers by rack, e.g. [[1, 2], [3]]. */
   racks: number[][];
-  podsPerNode?: number;
   /** Families of the underlay; pods always have both. Default both. */
   underlay?: Array<4 | 6>;
   /** Of the underlay devices; default 1500. */
@@ -56,6 +55,7 @@ interface Machine {
   reconciler: LinkReconciler;
   filter: NodeFilterReconciler;
   plan?: FabricPlan;
+  watching: boolean;
   pods: Pod[];
 }
 
@@ -77,7 +77,7 @@ export class FabricNet implements AsyncDisposable {
 
   private constructor(kernel: Kernel, options: FabricNetOptions) {
     this.kernel = kernel;
-    this.#options = { podsPerNode: 1, underlay: [4, 6], mtu: 1500, filter: true, ...options };
+    this.#options = { underlay: [4, 6], mtu: 1500, filter: true, ...options };
     this.#prefix = `wf${options.label}${process.pid}`;
   }
 
@@ -121,6 +121,10 @@ export class FabricNet implements AsyncDisposable {
           machine.plan = plan;
           if (this.#options.filter) await machine.filter.apply(plan.filter);
           const report = await machine.reconciler.apply(plan.objects, plan.sysctls);
+          if (!machine.watching) {
+            machine.watching = true;
+            await machine.reconciler.watch();
+          }
           this.operations += report.operations;
           if (report.failures.length > 0)
             throw new Error(`${machine.name}: ${JSON.stringify(report.failures)}`);
@@ -134,6 +138,7 @@ export class FabricNet implements AsyncDisposable {
     const machine = this.machine(number);
     await machine.reconciler.close();
     machine.reconciler = this.#reconciler(machine.ns);
+    machine.watching = false;
     machine.filter = new NodeFilterReconciler(this.kernel, machine.ns, silentLogger);
     await this.sync([number]);
   }
@@ -144,19 +149,13 @@ export class FabricNet implements AsyncDisposable {
     machine.nodeIPs = old.map((ip) =>
       familyOf(ip) === 4 ? ip.replace(/\d+$/, (n) => `${+n + 100}`) : `${ip}00`,
     );
-    const dev = ['dev', 'eth0'];
-    for (const ip of machine.nodeIPs) {
-      await this.sh(
-        machine.ns,
-        'ip',
-        'addr',
-        'add',
-        prefixed(ip),
-        ...dev,
-        ...(ip.includes(':') ? ['nodad'] : []),
-      );
-    }
-    for (const ip of old) await this.sh(machine.ns, 'ip', 'addr', 'del', prefixed(ip), ...dev);
+    const address = (verb: string, ip: Ip): Promise<unknown> => {
+      const nodad = verb === 'add' && ip.includes(':') ? ['nodad'] : [];
+      return this.sh(machine.ns, 'ip', 'addr', verb, prefixed(ip), 'dev', 'eth0', ...nodad);
+    };
+    // The old ones first: with the first address of a subnet the kernel removes those that were added to it.
+    for (const ip of old) await address('del', ip);
+    for (const ip of machine.nodeIPs) await address('add', ip);
     for (const family of this.#options.underlay)
       await this.sh(machine.ns, ...defaultRoute(family, machine.rack));
     await this.sync();
@@ -292,6 +291,7 @@ export class FabricNet implements AsyncDisposable {
       generation,
       reconciler: this.#reconciler(ns),
       filter: new NodeFilterReconciler(this.kernel, ns, silentLogger),
+      watching: false,
       pods: [],
     };
     this.#machines.set(number, machine);
@@ -312,7 +312,8 @@ export class FabricNet implements AsyncDisposable {
   }
 
   async #attachPods(machine: Machine): Promise<void> {
-    for (let i = 0; i < this.#options.podsPerNode; i++) {
+    // Two on the first node, for what happens within one; elsewhere one is enough.
+    for (let i = 0; i < (machine.number === 1 ? 2 : 1); i++) {
       const name = `${machine.name}${'abcdef'[i]}`;
       this.#makeNs(name);
       const ips = machine.podCIDRs.map((cidr) => cidrAt(cidr, 10 + i));

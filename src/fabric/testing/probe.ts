@@ -153,6 +153,8 @@ async function perform(command: Command): Promise<unknown> {
       return ping(command.to, command.size);
     case 'flow.start':
       return startFlow(command.flow, command.to, command.intervalMs);
+    case 'flow.sent':
+      return flows.get(command.flow)?.sent;
     case 'flow.stop':
       return stopFlow(command.flow);
     case 'send':

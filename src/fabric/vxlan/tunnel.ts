@@ -90,8 +90,10 @@ export function tunnelDevice(
   const sysctls: Sysctl[] = [{ path: `net/ipv4/conf/${dev}/rp_filter`, value: '2' }];
   const v4 = vtepAddress(self, 4);
   if (v4 !== undefined) {
-    // Scope link: the kernel never falls back to it as a source, and it is no address that users are shown.
-    objects.push({ kind: 'address', dev, address: hostCidr(v4), scope: 'link' });
+    // Scope link beside a node address: the kernel never falls back to it as a source (net/ipv4/devinet.c,
+    // inet_select_addr), and it is no address that users are shown. Without one it must serve.
+    const scope = nodeIp(self, 4) === undefined ? 'global' : 'link';
+    objects.push({ kind: 'address', dev, address: hostCidr(v4), scope });
   }
   const v6 = vtepAddress(self, 6);
   if (v6 !== undefined) {
