@@ -4,7 +4,7 @@
  */
 import type { Resource } from '../api/client.ts';
 import type { KubeObject } from '../api/types.ts';
-import type { ReadTable } from './table.ts';
+import type { IndexedTable } from './memory-table.ts';
 
 /** A row that carries its key, which is `objectKey` of its object. */
 export interface KeyedRow {
@@ -24,7 +24,7 @@ export interface TableRequest<T extends KubeObject, R extends KeyedRow> {
 }
 
 export interface SourcedTable<R> {
-  readonly table: ReadTable<R>;
+  readonly table: IndexedTable<R>;
   /** Resolves once the table held everything that the server had; rejects if closed before. */
   readonly synced: Promise<void>;
   /** Whether what the table says is current as far as we know: synced, and the last exchange did not fail. */
