@@ -7,13 +7,8 @@ import path from 'node:path';
 import { type CniContender, cniCall } from './cni-contender.ts';
 import { NodeBox } from './node-box.ts';
 import type { Scope } from './scope.ts';
+import { WEFT } from './weft-lab.ts';
 
-const HOME = path.join(import.meta.dirname, '..');
-export const WEFT = [
-  process.execPath,
-  '--disable-warning=ExperimentalWarning',
-  path.join(HOME, 'src/cli/main.ts'),
-];
 const NODE = 'bench';
 const CLUSTER_CIDRS = ['10.244.0.0/16', 'fd00:10:244::/48'];
 /** Half the cluster for one node: room for thousands of pods, and for addresses at rest after release. */
@@ -62,9 +57,10 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
       }),
     );
     const agent = box.start([...WEFT, 'agent', '--config', at('agent.json')], log);
-    const config = await scope.until('the installed CNI configuration', READY_MS, () =>
-      installedConfig(confDir),
-    );
+    const config = await scope.until('the installed CNI configuration', READY_MS, () => {
+      if (agent.exitCode !== null) throw new Error(`the agent ended with exit code ${agent.exitCode}`);
+      return installedConfig(confDir);
+    });
     const contender: CniContender = {
       name: 'weft',
       box,
