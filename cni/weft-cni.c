@@ -46,7 +46,7 @@ enum {
 };
 
 /* "Error", CNI 1.1.0 */
-enum { BAD_ENVIRONMENT = 4, IO_FAILURE = 5, UNDECODABLE = 6, TRY_AGAIN = 11, UNAVAILABLE = 50, AFFECTED = 51 };
+enum { BAD_ENVIRONMENT = 4, IO_FAILURE = 5, UNDECODABLE = 6, INVALID_CONFIG = 7, TRY_AGAIN = 11, UNAVAILABLE = 50, AFFECTED = 51 };
 
 extern char **environ;
 
@@ -125,8 +125,8 @@ __attribute__((noreturn)) static void fail(int code, const char *message, const 
 }
 
 /*
- * The text under a top-level key of a JSON object, if it is there and plain (no escapes) and fits. Anything else, malformed
- * JSON included, is "not there": the agent is the one to judge it.
+ * The text under a top-level key of a JSON object: 1 when it is there, plain (no escapes) and fits, -1 when it is there and
+ * is not, 0 when it is not there. Malformed JSON is for the agent to judge.
  */
 static int top_level_text(const struct buffer *json, const char *key, char *out, size_t size) {
   size_t depth = 0, key_length = strlen(key);
@@ -153,7 +153,7 @@ static int top_level_text(const struct buffer *json, const char *key, char *out,
         matches = plain && length == key_length && memcmp(json->at + from, key, length) == 0;
         is_key = 0;
       } else if (matches) {
-        if (!plain || length == 0 || length >= size || memchr(json->at + from, 0, length)) return 0;
+        if (!plain || length == 0 || length >= size || memchr(json->at + from, 0, length)) return -1;
         memcpy(out, json->at + from, length);
         out[length] = 0;
         return 1;
@@ -316,10 +316,15 @@ static void collect_environment(struct buffer *out) {
     fail(BAD_ENVIRONMENT, "the CNI_ variables are larger than 256 KiB", "", "WEFT_CNI_BAD_REQUEST");
 }
 
+/* A path that cannot be used must not become the usual one, where another agent may answer. */
 static void take_path(char *to, size_t size, const struct buffer *config, const char *key, const char *variable) {
   const char *value = getenv(variable);
-  if (value && *value && strlen(value) < size) strcpy(to, value);
-  top_level_text(config, key, to, size);
+  int given = top_level_text(config, key, to, size);
+  if (given == 0 && value && *value) {
+    given = strlen(value) < size ? 1 : -1;
+    if (given > 0) strcpy(to, value);
+  }
+  if (given < 0 || to[0] != '/') fail(INVALID_CONFIG, key, " is not a path, or one that is too long", "WEFT_CNI_BAD_REQUEST");
 }
 
 int main(void) {
@@ -331,7 +336,7 @@ int main(void) {
   struct buffer config = {0}, environment = {0}, frame = {0}, answer = {0};
   read_stdin(&config);
   char wanted[sizeof version];
-  if (top_level_text(&config, "cniVersion", wanted, sizeof wanted) && strspn(wanted, "0123456789.") == strlen(wanted))
+  if (top_level_text(&config, "cniVersion", wanted, sizeof wanted) > 0 && strspn(wanted, "0123456789.") == strlen(wanted))
     strcpy(version, wanted);
 
   if (strcmp(command, "VERSION") == 0) {
