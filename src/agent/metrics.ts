@@ -1,6 +1,11 @@
 /** The node's Prometheus metrics, all in one place so that their names read as one list. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 
+export interface FilterCount {
+  counter: string;
+  packets: number;
+}
+
 export type Metrics = ReturnType<typeof createMetrics>;
 
 export function createMetrics(node: string) {
@@ -8,8 +13,22 @@ export function createMetrics(node: string) {
   registry.setDefaultLabels({ node });
   collectDefaultMetrics({ register: registry, prefix: 'weft_' });
   const registers = [registry];
+  let counters: () => Promise<FilterCount[]> = async () => [];
+  new Gauge({
+    name: 'weft_filter_packets',
+    help: 'Packets counted by the rules of the node filter since the table was made, by counter.',
+    labelNames: ['counter'] as const,
+    registers,
+    async collect() {
+      for (const { counter, packets } of await counters()) this.set({ counter }, packets);
+    },
+  });
   return {
     registry,
+    /** Where the kernel's own counters are read from when somebody asks for metrics. */
+    followCounters(read: () => Promise<FilterCount[]>): void {
+      counters = read;
+    },
     attachments: new Gauge({
       name: 'weft_attachments',
       help: 'Interfaces attached on this node.',

@@ -103,7 +103,9 @@ export class NodeRegistration {
       lastHeartbeatTime: now,
       lastTransitionTime: now,
     });
-    const current = (await this.#client.get(NODES, { name: this.#facts.name })).status?.conditions ?? [];
+    const node = await this.#client.get(NODES, { name: this.#facts.name });
+    const { resourceVersion } = node.metadata;
+    const current = node.status?.conditions ?? [];
     const fresh: Condition[] = [
       condition(
         'NetworkUnavailable',
@@ -144,13 +146,16 @@ export class NodeRegistration {
         },
       });
     }
-    // Strategic: conditions merge by type, so a kubelet's own conditions stay.
-    await this.#client.patch(
-      NODES,
-      { name: this.#facts.name },
-      { status },
-      { type: 'strategic', subresource: 'status' },
-    );
+    const ref = { name: this.#facts.name };
+    if (!this.#owns) {
+      // Conditions merge by type, so the kubelet's own stay.
+      await this.#client.patch(NODES, ref, { status }, { type: 'strategic', subresource: 'status' });
+      return;
+    }
+    // Strategic patches merge addresses by type too (core/v1 NodeStatus), which loses one of two InternalIPs.
+    const others = current.filter((old) => !fresh.some((next) => next.type === old.type));
+    const patch = { metadata: { resourceVersion }, status: { ...status, conditions: [...others, ...fresh] } };
+    await this.#client.patch(NODES, ref, patch, { type: 'merge', subresource: 'status' });
   }
 
   /** Renew the Lease every ten seconds until {@link close}. Failures are logged and tried again. */

@@ -1,0 +1,353 @@
+/**
+ * One node, composed: kernel, API, fabric, attachments, CNI, health. Made in the order in which each can work, closed in
+ * the reverse; closing leaves the kernel as it is, so traffic goes on.
+ *
+ *   kernel ─▶ attachments adopted ─▶ CNI answers ─▶ Node registered, all nodes heard ─▶ network set up ─▶ ADDs, Ready
+ *
+ * Each step that needs the API is tried until it succeeds; what needs none goes on meanwhile.
+ */
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { NODES } from '../api/client.ts';
+import type { AgentConfig } from '../api/config.ts';
+import type { Node, ObjectReference } from '../api/types.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { installConflist, installPlugin } from '../cni/install.ts';
+import { CniServer } from '../cni/server.ts';
+import { Spool } from '../cni/spool.ts';
+import { EventRecorder } from '../controllers/event-recorder.ts';
+import { LINK_KINDS } from '../datapath/links/link-reconciler.ts';
+import { fabricNodeOf, VTEP_MAC_ANNOTATION } from '../fabric/nodes.ts';
+import { vtepMac } from '../fabric/vxlan/tunnel.ts';
+import { apiTables } from '../informers/api-tables.ts';
+import { HttpApiClient } from '../informers/http-client.ts';
+import { loadKubeconfig } from '../informers/kubeconfig.ts';
+import { openKernel } from '../kernel/kernel.ts';
+import type { Kernel, KernelEvent } from '../kernel/types.ts';
+import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
+import type { ReadTable } from '../state/table.ts';
+import type { SourcedTable } from '../state/table-source.ts';
+import { SqliteAttachmentStore } from '../store/attachment-store.ts';
+import { Attachments } from './attachments.ts';
+import { type HealthServer, serveHealth } from './http.ts';
+import { Loop } from './loop.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import { type NodeMemory, recallNode, rememberNode } from './node-memory.ts';
+import { NodeNetwork } from './node-network.ts';
+import { NodeRegistration } from './node-registration.ts';
+import { findUnderlay, type UnderlayView } from './underlay.ts';
+
+const PLUGIN_BINARY = path.join(import.meta.dirname, '../../build/weft-cni');
+
+/** A Node object as the agent keeps it. */
+interface NodeRow {
+  key: string;
+  uid: string;
+  fabric: FabricNode;
+  problems: FabricProblem[];
+}
+
+export interface AgentOptions {
+  config: AgentConfig;
+  logger: Logger;
+  clock?: Clock;
+}
+
+export class Agent implements AsyncDisposable {
+  readonly #config: AgentConfig;
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #metrics: Metrics;
+  readonly #closing = new AsyncDisposableStack();
+  readonly #memoryFile: string;
+  #memory: NodeMemory | undefined;
+  #kernel!: Kernel;
+  #client!: HttpApiClient;
+  #events!: EventRecorder;
+  #attachments!: Attachments;
+  #registration!: NodeRegistration;
+  #network!: NodeNetwork;
+  #nodes!: SourcedTable<NodeRow>;
+  #underlay: UnderlayView | undefined;
+  #status!: Loop;
+  #installed = false;
+
+  private constructor({ config, logger, clock = systemClock }: AgentOptions) {
+    this.#config = config;
+    this.#log = logger;
+    this.#clock = clock;
+    this.#metrics = createMetrics(config.nodeName);
+    this.#memoryFile = path.join(config.stateDir, 'node.json');
+  }
+
+  /** Resolves when CNI is answered; the rest follows as the API allows. @throws WEFT_* of whatever cannot be had */
+  static async start(options: AgentOptions): Promise<Agent> {
+    const agent = new Agent(options);
+    try {
+      await agent.#start();
+      return agent;
+    } catch (error) {
+      await agent.close();
+      throw error;
+    }
+  }
+
+  get metrics(): Metrics {
+    return this.#metrics;
+  }
+
+  async #start(): Promise<void> {
+    const config = this.#config;
+    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
+    const [kernel, access] = await Promise.all([openKernel(), loadKubeconfig(config.kubeconfig)]);
+    this.#kernel = this.#closing.use(kernel);
+    this.#client = new HttpApiClient(access, { userAgent: `weft-agent/${config.nodeName}` });
+    this.#closing.defer(() => this.#client.close());
+    this.#events = new EventRecorder({
+      client: this.#client,
+      component: 'weft-agent',
+      host: config.nodeName,
+      clock: this.#clock,
+      logger: this.#log,
+    });
+    this.#closing.defer(() => this.#events.close());
+    if (config.metrics.port !== 0) await this.#serveHealth();
+
+    this.#memory = recallNode(this.#memoryFile);
+    await this.#startAttachments();
+    await this.#serveCni();
+    this.#followNodes();
+    await this.#startNetwork();
+    this.#startStatus();
+  }
+
+  // --- attachments and CNI: of this node alone ---
+
+  async #startAttachments(): Promise<void> {
+    const { stateDir, cni } = this.#config;
+    const store = new SqliteAttachmentStore(path.join(stateDir, 'attachments.db'));
+    this.#closing.defer(() => store.close());
+    this.#attachments = new Attachments({
+      kernel: this.#kernel,
+      store,
+      spool: new Spool(cni.spoolDir),
+      clock: this.#clock,
+      logger: this.#log,
+      cooldownSeconds: cni.cooldownSeconds,
+      marker: path.join(stateDir, 'attached'),
+      onDrift: ({ attachment, differences, by }) => {
+        const { pod, id } = attachment;
+        const who = by ? ` by ${by.name ?? 'a process'} (pid ${by.pid})` : '';
+        const what = differences.map(({ text }) => text).join('; ');
+        for (const { key } of differences) this.#metrics.drift.inc({ kind: key.split(' ', 1)[0]! });
+        const whose = pod ? `pod ${pod.namespace}/${pod.name}` : id;
+        this.#tell('Warning', 'AttachmentRepaired', `${whose}: ${what}${who}; put right`);
+      },
+    });
+    this.#closing.use(this.#attachments);
+    await this.#attachments.start();
+    const counted = (): void => this.#metrics.attachments.set(this.#attachments.table.size);
+    this.#closing.use(this.#attachments.table.subscribe(counted, { initial: true }));
+    // Without the filter, what a pod sends would go unchecked: then ADDs wait for the network.
+    if (this.#memory && (await this.#kernel.nftList('', 'table inet weft'))) this.#configure(this.#memory);
+  }
+
+  #configure({ podCIDRs, podMtu }: NodeMemory): void {
+    this.#attachments.configure({ podCIDRs, clusterCIDRs: this.#config.clusterCIDRs, mtu: podMtu });
+  }
+
+  async #serveCni(): Promise<void> {
+    const server = new CniServer({
+      path: this.#config.cni.socket,
+      backend: this.#attachments,
+      logger: this.#log,
+      onAnswer: ({ command, code, seconds }) =>
+        this.#metrics.cniSeconds.observe({ command, code: String(code) }, seconds),
+    });
+    this.#closing.use(server);
+    await server.listen();
+  }
+
+  // --- the cluster ---
+
+  #followNodes(): void {
+    const tables = apiTables({ client: this.#client, clock: this.#clock, logger: this.#log });
+    this.#nodes = tables.open<Node, NodeRow>({
+      resource: NODES,
+      map: (node) => {
+        const { node: fabric, problems } = fabricNodeOf(node);
+        return { key: fabric.name, uid: node.metadata.uid ?? '', fabric, problems };
+      },
+    });
+    this.#closing.defer(() => this.#nodes.close());
+  }
+
+  async #startNetwork(): Promise<void> {
+    const fabricNodes = fabricView(this.#nodes.table);
+    this.#network = new NodeNetwork({
+      kernel: this.#kernel,
+      config: this.#config,
+      nodes: fabricNodes,
+      clock: this.#clock,
+      logger: this.#log,
+      metrics: this.#metrics,
+      onDrift: ({ message }) => this.#tell('Warning', 'NetworkRepaired', message),
+      onProblem: ({ reason, message }) => this.#tell('Warning', reason, message),
+      onForeign: (message) => this.#tell('Warning', 'ForeignFirewall', message),
+      onUnderlay: (view) => {
+        this.#underlay = view;
+        this.#status?.trigger();
+      },
+      onPlan: (plan) => this.#onPlan(plan),
+    });
+    this.#closing.defer(() => this.#network.close());
+    this.#metrics.followCounters(() => this.#network.counters());
+    const onEvents = (events: KernelEvent[]): void => {
+      this.#network.handleEvents(events);
+      this.#attachments.handleKernelEvents(events);
+    };
+    const watch = await this.#kernel.watch('', { kinds: LINK_KINDS, nft: true }, onEvents);
+    this.#closing.defer(() => watch.close());
+    this.#nodes.synced.then(
+      () => {
+        this.#metrics.synced.set({ kind: 'nodes' }, 1);
+        this.#network.start();
+      },
+      () => {}, // closed before
+    );
+  }
+
+  #onPlan(plan: FabricPlan): void {
+    const podCIDRs = this.#nodes.table.get(this.#config.nodeName)?.fabric.podCIDRs ?? [];
+    if (podCIDRs.length > 0) {
+      const memory = { podCIDRs, podMtu: plan.podMtu };
+      this.#configure(memory);
+      if (JSON.stringify(memory) !== JSON.stringify(this.#memory)) {
+        rememberNode(this.#memoryFile, memory);
+        this.#memory = memory;
+      }
+    }
+    this.#status.trigger();
+  }
+
+  // --- this node's own objects ---
+
+  #startStatus(): void {
+    this.#status = new Loop({
+      clock: this.#clock,
+      periodMs: 60_000,
+      retryMs: [50, 10_000],
+      pass: () => this.#writeStatus(),
+      onError: (error, attempt) => {
+        if (attempt > 2)
+          this.#log.warn({ err: messageOf(error), attempt }, 'cannot write this node to the API yet');
+      },
+    });
+    this.#closing.defer(() => this.#status.close());
+    this.#status.start();
+    this.#status.trigger();
+  }
+
+  async #writeStatus(): Promise<void> {
+    this.#underlay ??= findUnderlay(
+      await this.#kernel.dump('', ['link', 'address', 'route'], { table: 254 }),
+      this.#config.nodeIPs,
+    );
+    const facts = {
+      name: this.#config.nodeName,
+      addresses: this.#underlay.nodeIPs,
+      annotations: { [VTEP_MAC_ANNOTATION]: vtepMac(this.#config.nodeName) },
+    };
+    if (!this.#registration) {
+      this.#registration = new NodeRegistration({
+        client: this.#client,
+        clock: this.#clock,
+        logger: this.#log,
+        facts,
+        ownsNode: this.#config.registerNode,
+      });
+      this.#closing.defer(() => this.#registration.close());
+    }
+    await this.#registration.update(facts);
+    this.#registration.startHeartbeat();
+    const problems = this.notReady;
+    if (problems.length === 0) this.#install();
+    await this.#registration.setReady(
+      problems.length === 0,
+      problems.length === 0 ? 'WeftReady' : 'WeftNotReady',
+      problems.length === 0 ? 'the pod network of this node works' : problems.join('; '),
+    );
+  }
+
+  /** The runtime looks for a configuration: it gets one when pods can be attached, and not before. */
+  #install(): void {
+    if (this.#installed) return;
+    const { binDir, confDir, socket, spoolDir } = this.#config.cni;
+    if (binDir) installPlugin(PLUGIN_BINARY, binDir);
+    if (confDir) installConflist(confDir, { socket, spoolDir });
+    this.#installed = true;
+  }
+
+  /** Empty once pods can be attached and reached; else why not. */
+  get notReady(): string[] {
+    const problems = this.#network?.notReady ?? ['starting'];
+    if (problems.length === 0 && !this.#attachments.ipam) problems.push('this node has no pod CIDR yet');
+    return problems;
+  }
+
+  async #serveHealth(): Promise<void> {
+    const { address, port } = this.#config.metrics;
+    const health = { live: () => [], ready: () => this.notReady };
+    const server: HealthServer = await serveHealth(address, port, health, this.#metrics.registry);
+    this.#closing.use(server);
+    this.#log.debug({ port: server.port }, 'health and metrics');
+  }
+
+  #tell(type: 'Normal' | 'Warning', reason: string, message: string): void {
+    this.#log[type === 'Warning' ? 'warn' : 'info']({ reason }, message);
+    const name = this.#config.nodeName;
+    const uid = this.#nodes?.table.get(name)?.uid;
+    const about: ObjectReference = { apiVersion: 'v1', kind: 'Node', name, ...(uid && { uid }) };
+    this.#events.event(about, type, reason, message);
+  }
+
+  /** Pods stay attached and the kernel goes on forwarding. */
+  async close(): Promise<void> {
+    await this.#closing.disposeAsync();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** The same table in the fabric's form, without a copy of it. */
+function fabricView(nodes: ReadTable<NodeRow>): ReadTable<FabricNode> {
+  return {
+    name: 'fabric-nodes',
+    get size() {
+      return nodes.size;
+    },
+    get revision() {
+      return nodes.revision;
+    },
+    get: (key) => nodes.get(key)?.fabric,
+    has: (key) => nodes.has(key),
+    keys: () => nodes.keys(),
+    values: () => Iterator.from(nodes.values()).map((row) => row.fabric),
+    subscribe: (listener, options) =>
+      nodes.subscribe(
+        (changes) =>
+          listener(
+            changes.map((change) => ({
+              key: change.key,
+              ...(change.old && { old: change.old.fabric }),
+              ...(change.new && { new: change.new.fabric }),
+            })),
+          ),
+        options,
+      ),
+  };
+}
