@@ -261,7 +261,7 @@ static void make_folders(char *path) {
 /* The request as it would have been sent, in a file that survives a loss of power. 0 when it is there. */
 static int spool(const struct buffer *frame) {
   struct timespec t;
-  struct buffer name = {0}, hidden = {0};
+  static struct buffer name, hidden;
   clock_gettime(CLOCK_REALTIME, &t);
   append_number(&name, (unsigned long long)t.tv_sec * 1000000000ULL + (unsigned long long)t.tv_nsec);
   append_text(&name, "-");
@@ -333,7 +333,7 @@ int main(void) {
     fail(BAD_ENVIRONMENT, "CNI_COMMAND is not set", ": weft-cni is a CNI plugin, executed by container runtimes", "WEFT_CNI_BAD_REQUEST");
   signal(SIGPIPE, SIG_IGN);
 
-  struct buffer config = {0}, environment = {0}, frame = {0}, answer = {0};
+  static struct buffer config, environment, frame, answer;
   read_stdin(&config);
   char wanted[sizeof version];
   if (top_level_text(&config, "cniVersion", wanted, sizeof wanted) > 0 && strspn(wanted, "0123456789.") == strlen(wanted))

@@ -187,7 +187,7 @@ test('a DEL without an agent is kept, and done before the next ADD', async () =>
     if (request.containerId === 'b') throw new Error('not now');
     done.push(request);
   });
-  assert.deepEqual(done, [{ containerId: 'a', ifname: 'eth0', network: 'weft' }]);
+  assert.deepEqual([...done], [{ containerId: 'a', ifname: 'eth0', network: 'weft' }]);
   assert.deepEqual(
     failed.map((f) => [f.containerId, (f.error as Error).message]),
     [['b', 'not now']],
