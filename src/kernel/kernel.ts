@@ -31,7 +31,8 @@ import type {
   Watch,
 } from './types.ts';
 
-const SLOW_IDLE_MS = 20_000;
+/** A thread costs some 15 MB: none is kept for the next deletion for longer than a burst of them may pause. */
+const SLOW_IDLE_MS = 10_000;
 const RESTART_DELAY_MS = 100;
 const RESTART_DELAY_MAX_MS = 5_000;
 
