@@ -4,7 +4,7 @@
  * from none: among pods and nodes the peer must see the dialer's own address and port (Kubernetes' network model), and outside
  * must see an address of the node.
  */
-import { Agent, request as httpRequest } from 'node:http';
+import { Agent, type AgentOptions, request as httpRequest } from 'node:http';
 import type { Socket } from 'node:net';
 import { type ApiClient, NAMESPACES, PODS } from '../api/client.ts';
 import { isAlreadyExists, isNotFound } from '../api/errors.ts';
@@ -140,7 +140,11 @@ async function upAndServing(pod: Pod, input: ReachabilityInput): Promise<Place> 
     const ips = (input.podNow(key)?.status?.podIPs ?? []).map(({ ip }) => ip);
     if (ips[0]) {
       try {
-        await ask(new Agent(), () => input.connect(node, ips[0]!, ports.http), '/healthz', 500);
+        await ask(
+          agentVia(() => input.connect(node, ips[0]!, ports.http)),
+          '/healthz',
+          500,
+        );
         return { name: host ? node : `pod on ${node}`, kind: host ? 'node' : 'pod', node, ips, ports };
       } catch (error) {
         why = messageOf(error);
@@ -159,11 +163,14 @@ async function dialAll(from: Place, places: Place[], input: ReachabilityInput): 
     .flatMap((to) =>
       to.ips.flatMap((ip) => (['tcp', 'udp'] as const).map((protocol) => ({ to, ip, protocol }))),
     );
-  const agent = new Agent({ keepAlive: true, maxSockets: AT_ONCE });
+  const agent = agentVia(() => input.connect(from.node, from.ips[0]!, from.ports.http), {
+    keepAlive: true,
+    maxSockets: AT_ONCE,
+  });
   const results: Dial[] = [];
   const worker = async (): Promise<void> => {
     for (let next = wanted.shift(); next; next = wanted.shift()) {
-      results.push(await dialOne(from, next.to, next.ip, next.protocol, agent, input));
+      results.push(await dialOne(from, next.to, next.ip, next.protocol, agent, input.topology));
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
@@ -177,7 +184,7 @@ async function dialOne(
   ip: Ip,
   protocol: 'tcp' | 'udp',
   agent: Agent,
-  input: ReachabilityInput,
+  topology: Topology,
 ): Promise<Dial> {
   const dial: Dial = { from: from.name, to: to.name, family: familyOf(ip), protocol, ok: false };
   const query = new URLSearchParams({
@@ -188,16 +195,12 @@ async function dialOne(
     local: 'true',
   });
   try {
-    const connect = () => input.connect(from.node, from.ips[0]!, from.ports.http);
-    const answer = JSON.parse(await ask(agent, connect, `/dial?${query}`, DIAL_TIMEOUT)) as Record<
-      string,
-      string[]
-    >;
+    const answer = JSON.parse(await ask(agent, `/dial?${query}`, DIAL_TIMEOUT)) as Record<string, string[]>;
     const error = answer.errors?.[0];
     if (error !== undefined) return { ...dial, error };
     const seen = answer.responses?.[0] ?? '';
     const local = answer.locals?.[0] ?? '';
-    const wrong = translation(from, to, seen, local, input.topology);
+    const wrong = translation(from, to, seen, local, topology);
     return { ...dial, seen, local, ok: wrong === undefined, ...(wrong !== undefined && { error: wrong }) };
   } catch (error) {
     return { ...dial, error: messageOf(error) };
@@ -230,33 +233,32 @@ export function addressOf(hostPort: string): string {
   return hostPort.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 }
 
-function ask(agent: Agent, connect: () => Promise<Socket>, path: string, timeout: number): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const outgoing = httpRequest(
-      {
-        path,
-        agent,
-        host: 'agnhost',
-        createConnection: (_options, done) => {
-          connect().then(
-            (socket) => done(null, socket),
-            (error) => done(error as Error, undefined as never),
-          );
-          return undefined;
-        },
-      },
-      (response) => {
-        let body = '';
-        response.setEncoding('utf8').on('data', (chunk: string) => {
-          body += chunk;
-        });
-        response.on('end', () =>
-          response.statusCode === 200
-            ? resolve(body)
-            : reject(new Error(`HTTP ${response.statusCode}: ${body}`)),
-        );
-      },
+/** An HTTP agent whose connections are made elsewhere. */
+function agentVia(connect: () => Promise<Socket>, options: AgentOptions = {}): Agent {
+  const agent = new Agent(options);
+  agent.createConnection = (_options, done) => {
+    connect().then(
+      (socket) => done?.(null, socket),
+      (error) => done?.(error as Error, undefined as never),
     );
+    return undefined;
+  };
+  return agent;
+}
+
+function ask(agent: Agent, path: string, timeout: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const outgoing = httpRequest({ path, agent, host: 'agnhost' }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (chunk: string) => {
+        body += chunk;
+      });
+      response.on('end', () =>
+        response.statusCode === 200
+          ? resolve(body)
+          : reject(new Error(`HTTP ${response.statusCode}: ${body}`)),
+      );
+    });
     const timer = setTimeout(() => outgoing.destroy(new Error(`no answer within ${timeout} ms`)), timeout);
     outgoing.once('close', () => clearTimeout(timer));
     outgoing.once('error', reject);
