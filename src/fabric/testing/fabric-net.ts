@@ -266,7 +266,8 @@ export class FabricNet implements AsyncDisposable {
     const suffix = `n${number}`;
     this.#makeNs(suffix);
     this.#sysctl(suffix, 'net.ipv4.conf.all.rp_filter=1', 'net.ipv4.conf.default.rp_filter=1');
-    const host = number + 100 * generation;
+    // Not an address that its predecessor had: neighbours would have to forget its MAC first.
+    const host = number + 50 * generation;
     const nodeIPs = this.#options.underlay.map((family) =>
       family === 4 ? `198.18.${rack}.${host}` : `2001:db8:${rack === 0 ? '' : `${rack}:`}:${host}`,
     );
