@@ -38,6 +38,8 @@ export interface FabricNetOptions {
   racks: number[][];
   /** Families of the underlay; pods always have both. Default both. */
   underlay?: Array<4 | 6>;
+  /** Nodes that differ from it. */
+  familiesOf?: Record<number, Array<4 | 6>>;
   /** Of the underlay devices; default 1500. */
   mtu?: number;
   filter?: boolean;
@@ -77,7 +79,7 @@ export class FabricNet implements AsyncDisposable {
 
   private constructor(kernel: Kernel, options: FabricNetOptions) {
     this.kernel = kernel;
-    this.#options = { underlay: [4, 6], mtu: 1500, filter: true, ...options };
+    this.#options = { underlay: [4, 6], familiesOf: {}, mtu: 1500, filter: true, ...options };
     this.#prefix = `wf${options.label}${process.pid}`;
   }
 
@@ -143,6 +145,13 @@ export class FabricNet implements AsyncDisposable {
     await this.sync([number]);
   }
 
+  /** A node joins; the pods of the others are as they were attached. */
+  async join(number: number, rack: number): Promise<void> {
+    const machine = this.#addMachine(number, rack, 0);
+    await this.sync();
+    await this.#attachPods(machine);
+  }
+
   async changeAddress(number: number): Promise<void> {
     const machine = this.machine(number);
     const old = machine.nodeIPs;
@@ -156,7 +165,7 @@ export class FabricNet implements AsyncDisposable {
     // The old ones first: with the first address of a subnet the kernel removes those that were added to it.
     for (const ip of old) await address('del', ip);
     for (const ip of machine.nodeIPs) await address('add', ip);
-    for (const family of this.#options.underlay)
+    for (const family of this.#familiesOf(number))
       await this.sh(machine.ns, ...defaultRoute(family, machine.rack));
     await this.sync();
   }
@@ -268,7 +277,8 @@ export class FabricNet implements AsyncDisposable {
     this.#sysctl(suffix, 'net.ipv4.conf.all.rp_filter=1', 'net.ipv4.conf.default.rp_filter=1');
     // Not an address that its predecessor had: neighbours would have to forget its MAC first.
     const host = number + 50 * generation;
-    const nodeIPs = this.#options.underlay.map((family) =>
+    const families = this.#familiesOf(number);
+    const nodeIPs = families.map((family) =>
       family === 4 ? `198.18.${rack}.${host}` : `2001:db8:${rack === 0 ? '' : `${rack}:`}:${host}`,
     );
     this.#batch('r', [
@@ -279,7 +289,7 @@ export class FabricNet implements AsyncDisposable {
       `link set eth0 mtu ${this.#options.mtu}`,
       ...nodeIPs.map((ip) => `addr add ${prefixed(ip)} dev eth0${ip.includes(':') ? ' nodad' : ''}`),
       'link set eth0 up',
-      ...this.#options.underlay.map((family) => defaultRoute(family, rack).slice(1).join(' ')),
+      ...families.map((family) => defaultRoute(family, rack).slice(1).join(' ')),
     ]);
     const ns = this.#path(suffix);
     const machine: Machine = {
@@ -356,8 +366,12 @@ export class FabricNet implements AsyncDisposable {
     });
   }
 
-  #underlayOf({ rack }: Machine): { dev: string; mtu: number; onLink: string[] } {
-    const onLink = this.#options.underlay.map((family) =>
+  #familiesOf(number: number): Array<4 | 6> {
+    return this.#options.familiesOf[number] ?? this.#options.underlay;
+  }
+
+  #underlayOf({ rack, number }: Machine): { dev: string; mtu: number; onLink: string[] } {
+    const onLink = this.#familiesOf(number).map((family) =>
       family === 4 ? `198.18.${rack}.0/24` : `2001:db8:${rack}::/64`,
     );
     return { dev: 'eth0', mtu: this.#options.mtu, onLink };
