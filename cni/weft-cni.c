@@ -87,12 +87,12 @@ static void append_number(struct buffer *b, unsigned long long n) {
   append_text(b, at);
 }
 
-/* As the inside of a JSON string; control characters, which no path of ours holds, become '?'. */
+/* As the inside of a JSON string; what is not printable ASCII (it may not be UTF-8 at all) becomes '?'. */
 static void append_escaped(struct buffer *b, const char *text) {
   for (; *text; text++) {
     char c = *text;
     if (c == '"' || c == '\\') append(b, "\\", 1);
-    if ((unsigned char)c < 0x20) c = '?';
+    if (c < 0x20 || c > 0x7e) c = '?';
     append(b, &c, 1);
   }
 }
