@@ -40,6 +40,19 @@ export async function probeOnce(probe: Probe, target: ProbeTarget): Promise<Prob
   }
 }
 
+/** The connection was begun elsewhere, so that its refusal comes as a failed write. */
+function inWords(error: Error): string {
+  const code = (error as NodeJS.ErrnoException).code ?? '';
+  const words: Record<string, string> = {
+    ECONNREFUSED: 'connection refused',
+    ECONNRESET: 'connection reset by peer',
+    EHOSTUNREACH: 'no route to host',
+    ENETUNREACH: 'network is unreachable',
+    ETIMEDOUT: 'connection timed out',
+  };
+  return words[code] ?? error.message;
+}
+
 /** A number, or the name of one of the container's ports. @throws Error */
 export function probePort(port: number | string, container: Container): number {
   const found =
@@ -58,6 +71,7 @@ async function probeHttp(
 ): Promise<ProbeOutcome> {
   const host = get.host || target.ip;
   const port = probePort(get.port, target.container);
+  const url = `${get.scheme === 'HTTPS' ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${port}${get.path || '/'}`;
   const started = Date.now();
   let socket: Socket = await target.connect(host, port);
   // An error may come before anyone listens.
@@ -86,9 +100,7 @@ async function probeHttp(
       outgoing.setTimeout(Math.max(1, timeout - (Date.now() - started)), () =>
         outgoing.destroy(new Error(`no answer within ${timeout} ms`)),
       );
-      outgoing.on('error', (error) =>
-        resolve({ ok: false, message: `Get "http://${host}:${port}": ${error.message}` }),
-      );
+      outgoing.on('error', (error) => resolve({ ok: false, message: `Get "${url}": ${inWords(error)}` }));
       outgoing.end();
     });
   } finally {
@@ -111,9 +123,9 @@ async function probeTcp(
       resolve({ ok, message: ok ? '' : `dial tcp ${host}:${port}: ${why}` });
     };
     const timer = setTimeout(() => done(false, 'i/o timeout'), timeout);
-    socket.on('error', (error) => done(false, error.message));
+    socket.on('error', (error) => done(false, inWords(error)));
     // The connection has only begun: an empty write completes once it stands.
-    socket.write('', (error) => done(!error, error?.message));
+    socket.write('', (error) => done(!error, error ? inWords(error) : ''));
   });
 }
 
