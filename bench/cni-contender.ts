@@ -43,7 +43,12 @@ export function cniCall(
         CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=${id};K8S_POD_INFRA_CONTAINER_ID=${id}`,
       }),
     },
-    stdin: JSON.stringify({ ...contender.config, ...(prevResult && { prevResult }) }),
+    stdin: JSON.stringify({
+      ...contender.config,
+      // STATUS is new in 1.1.0; a configuration may be for older runtimes.
+      ...(command === 'STATUS' && { cniVersion: '1.1.0' }),
+      ...(prevResult && { prevResult }),
+    }),
   };
 }
 

@@ -2,6 +2,7 @@
  * Weft on one node: an API server and the agent, both as a user runs them, and the plugin and configuration that the agent
  * installs. Its durable state lies on disk, because durability before an answer is part of what an ADD costs.
  */
+import type { ChildProcess } from 'node:child_process';
 import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { type CniContender, cniCall } from './cni-contender.ts';
@@ -33,9 +34,10 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
     );
     const kubectl = (args: string[], stdin?: string): Promise<string> =>
       box.run(['kubectl', '--kubeconfig', at('admin'), ...args], stdin).then(({ stdout }) => stdout);
-    await scope.until('the API server', READY_MS, () =>
-      kubectl(['get', '--raw', '/readyz']).catch(() => undefined),
-    );
+    await scope.until('the API server', READY_MS, () => {
+      mustRun('API server', apiserver);
+      return kubectl(['get', '--raw', '/readyz']).catch(() => undefined);
+    });
     await box.run([
       ...[...WEFT, 'join-config', '--data-dir', at('apiserver')],
       ...['--node', NODE, '--server', SERVER, '--out', at('kubeconfig')],
@@ -58,7 +60,7 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
     );
     const agent = box.start([...WEFT, 'agent', '--config', at('agent.json')], log);
     const config = await scope.until('the installed CNI configuration', READY_MS, () => {
-      if (agent.exitCode !== null) throw new Error(`the agent ended with exit code ${agent.exitCode}`);
+      mustRun('agent', agent);
       return installedConfig(confDir);
     });
     const contender: CniContender = {
@@ -78,6 +80,11 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
     scope.check();
     throw new Error(`weft did not start; its log ends:\n${tail(at('log'))}`, { cause: error });
   }
+}
+
+function mustRun(what: string, { exitCode, signalCode }: ChildProcess): void {
+  const ended = exitCode ?? signalCode;
+  if (ended !== null) throw new Error(`the ${what} ended (${ended})`);
 }
 
 /** The device that the agent takes for its way to other nodes. There are none. */
