@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, readlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { after, test } from 'node:test';
 import { Namespaces } from './namespace.ts';
 import { NETLINK_ROUTE, NetlinkSocket } from './netlink-socket.ts';
@@ -62,6 +63,33 @@ test('a file that is no namespace is none', () => {
   assert.throws(() => withNetns(path, () => 0), { code: 'WEFT_NETNS_NOT_FOUND' });
   assert.ok(!listNetns().includes(path.slice(NETNS_FOLDER.length + 1)));
   assert.equal(deleteNetns(path), true); // what a crash between unmount and unlink leaves is removed
+});
+
+test('what never was a handle is not removed', () => {
+  const path = scratch.path();
+  writeFileSync(path, 'text');
+  try {
+    assert.throws(() => deleteNetns(path), { code: 'WEFT_NETNS_NOT_FOUND' });
+    assert.throws(() => deleteNetns(import.meta.dirname), { code: 'WEFT_NETNS_NOT_FOUND' });
+    assert.equal(readFileSync(path, 'utf8'), 'text');
+  } finally {
+    unlinkSync(path);
+  }
+});
+
+test('a thread that cannot come home takes the process down', () => {
+  const path = scratch.create();
+  const program = `
+    const { withNetns } = await import('${import.meta.dirname}/netns.ts');
+    const { libc } = await import('${import.meta.dirname}/ffi.ts');
+    try { withNetns('${path}', () => { libc.setns = () => -1; }); } finally { console.log('lost'); }`;
+  const child = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    encoding: 'utf8',
+    env: { ...process.env, NODE_COMPILE_CACHE: '' },
+  });
+  assert.equal(child.signal, 'SIGABRT');
+  assert.match(child.stderr, /cannot return from a network namespace/);
+  assert.equal(child.stdout, '');
 });
 
 test('the thread comes home from an error, and from 400 flips', () => {

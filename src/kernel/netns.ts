@@ -9,6 +9,7 @@
  */
 import {
   closeSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -189,21 +190,26 @@ function setLoopbackUp(): void {
   if (reply?.failure) throw ffi.systemError('setting lo up', reply.failure.errno);
 }
 
-/** Unbind and remove the handle; false when there was none. The kernel tears the namespace down once nobody is in it. */
+/**
+ * Unbind and remove the handle; false when there was none. The kernel tears the namespace down once nobody is in it.
+ *
+ * @throws WEFT_NETNS_NOT_FOUND when the path is something else, which is left as it is
+ */
 export function deleteNetns(nsPath: NsPath): boolean {
-  // One mount on another is possible (`ip netns attach` over a stale handle): all of them go.
-  for (let layers = 0; layers < 16; layers++) {
-    if (ffi.libc.umount2(nsPath, ffi.MNT_DETACH) === 0) continue;
-    const errno = ffi.errno();
-    if (errno === ffi.ENOENT || errno === ffi.ENOTDIR) return false;
-    if (errno === ffi.EINVAL) break; // nothing is mounted there (any more)
-    throw ffi.systemError(`umount(${nsPath})`, errno);
+  // One mount on another is possible (`ip netns attach` over a stale handle): all of them go, but never a mount of
+  // another kind.
+  while (netnsInode(nsPath) !== undefined) {
+    ffi.check(ffi.libc.umount2(nsPath, ffi.MNT_DETACH), `umount(${nsPath})`);
   }
   try {
+    const rest = lstatSync(nsPath);
+    // Under the mount there was an empty file. Anything else was never a handle, and is not ours to remove.
+    if (!rest.isFile() || rest.size > 0) throw notFound(nsPath, 'the file is not a network namespace');
     unlinkSync(nsPath);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return false;
     throw error;
   }
 }
