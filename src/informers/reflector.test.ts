@@ -196,6 +196,38 @@ test('what the map leaves out is not kept, also when it comes to be left out lat
   assert.deepEqual([...t.table.keys()], ['default/b']);
 });
 
+test('an object that the map cannot take is left out; the others are kept', async () => {
+  await using t = await setUp({
+    map: (o) => {
+      if (o.data?.value === 'bad') throw new TypeError('no such field');
+      return map(o);
+    },
+  });
+  t.server.put('a', 'good');
+  t.server.put('b', 'bad');
+  const reflector = t.start();
+  await reflector.synced;
+  assert.deepEqual([...t.table.keys()], ['default/a']);
+  t.server.put('a', 'bad');
+  t.server.put('c', 'good');
+  await until(() => t.table.has('default/c'), 'c');
+  assert.deepEqual([...t.table.keys()], ['default/c']);
+});
+
+test('a server that was set up anew, with versions below ours, is listed', async () => {
+  await using t = await setUp();
+  t.server.put('old', '1');
+  const reflector = t.start();
+  await until(() => t.server.watchers === 1, 'watch');
+  t.server.reset();
+  t.server.cutAll();
+  t.server.put('new', '1');
+  await until(() => same(t.server, t.table), 'same');
+  assert.equal(reflector.resourceVersion, '6');
+  t.server.put('newer', '1');
+  await until(() => same(t.server, t.table), 'same');
+});
+
 test('an old event that comes again does not overwrite a newer row', async () => {
   const object = (rv: string, value: string): ConfigMap => ({
     apiVersion: 'v1',

@@ -70,6 +70,9 @@ export function startReflector<T extends KubeObject, R>(options: ReflectorOption
 /** The collection cannot be resumed and must be listed again. */
 class Relist extends Error {}
 
+/** Refusals of a watch in a row, after which the server is asked for everything: it may have been set up anew. */
+const REFUSALS = 3;
+
 class ListWatch<T extends KubeObject, R> implements Reflector {
   readonly counts = { lists: 0, watches: 0, events: 0, failures: 0 };
   readonly synced: Promise<void>;
@@ -115,7 +118,12 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
           this.resourceVersion = undefined;
           // The first relist is at once; a server that refuses what it has just listed gets time.
           if (this.#attempts++ > 0) await this.#pause(error);
-        } else await this.#failed(error);
+        } else {
+          // Too busy, or not for us: a list would fare no better.
+          const telling = error instanceof ApiError && ![401, 403, 429].includes(error.code);
+          if (telling && this.#attempts + 1 >= REFUSALS) this.resourceVersion = undefined;
+          await this.#failed(error);
+        }
       }
     }
     if (!this.isSynced) this.#syncing.reject(signal.reason);
@@ -145,7 +153,7 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
   }
 
   async #list(): Promise<void> {
-    const { client, resource, table, map, pageSize = 500 } = this.#options;
+    const { client, resource, table, pageSize = 500 } = this.#options;
     this.counts.lists++;
     const rows: R[] = [];
     let page: string | undefined;
@@ -165,8 +173,8 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
         );
       }
       for (const object of list.items) {
-        const row = map(object);
-        if (row !== undefined) rows.push(this.#checked(row, object));
+        const row = this.#rowOf(object);
+        if (row !== undefined) rows.push(row);
       }
       // Should later pages be newer than the first, the watch brings what came between.
       first ??= version;
@@ -264,19 +272,25 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
     this.resourceVersion = version;
     if (event.type === 'BOOKMARK') return;
     this.counts.events++;
-    const { table, map } = this.#options;
-    const row = event.type === 'DELETED' ? undefined : map(object);
+    const { table } = this.#options;
+    const row = event.type === 'DELETED' ? undefined : this.#rowOf(object);
     if (row === undefined) table.delete(objectKey(object));
-    else table.upsert(this.#checked(row, object));
+    else table.upsert(row);
   }
 
-  #checked(row: R, object: T): R {
-    const { table } = this.#options;
-    if (table.keyOf(row) !== objectKey(object)) {
-      throw new WeftError(
-        'WEFT_INTERNAL',
-        `rows of ${table.name} are not keyed by objectKey: ${objectKey(object)}`,
-      );
+  #rowOf(object: T): R | undefined {
+    const { logger, map, table } = this.#options;
+    const key = objectKey(object);
+    let row: R | undefined;
+    try {
+      row = map(object);
+    } catch (error) {
+      // One object that is not as its kind says must not keep all others from us.
+      logger.error({ resource: table.name, key, error: messageOf(error) }, 'a malformed object is left out');
+      return undefined;
+    }
+    if (row !== undefined && table.keyOf(row) !== key) {
+      throw new WeftError('WEFT_INTERNAL', `rows of ${table.name} are not keyed by objectKey: ${key}`);
     }
     return row;
   }

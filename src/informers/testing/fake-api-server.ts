@@ -112,6 +112,13 @@ export class FakeApiServer {
     for (const watcher of this.#watchers) watcher.send({ type: 'BOOKMARK', object });
   }
 
+  /** Begin anew with nothing, and with versions that are lower. */
+  reset(): void {
+    this.objects.clear();
+    this.#log.length = 0;
+    this.version = 5;
+  }
+
   /** Destroy every connection, like a server that crashed. */
   cutAll(): void {
     this.#server.closeAllConnections();
@@ -174,6 +181,10 @@ export class FakeApiServer {
     const from = Number(url.searchParams.get('resourceVersion'));
     if (fault === 'gone' && from % 2 === 0) {
       status(response, 410, 'Expired', 'too old resource version');
+      return;
+    }
+    if (from > this.version) {
+      status(response, 504, 'Timeout', 'Too large resource version');
       return;
     }
     response.writeHead(200, { 'content-type': 'application/json' });
