@@ -12,6 +12,8 @@ export interface CniContender {
   binDir: string;
   /** Its network configuration: what a runtime gives it on stdin. */
   config: Record<string, unknown>;
+  /** The last lines of its daemons' logs. */
+  log?(): string;
   /** Resident memory in bytes of the processes that must run on the node for the plugin to work. */
   resident?(): { agent: number; apiserver: number };
 }
@@ -61,7 +63,8 @@ export function answerOf(
   if (executed.code !== 0) {
     const words = executed.stdout.trim() || executed.stderr.trim();
     throw new Error(
-      `${contender.name}: ${call.env?.CNI_COMMAND} ${call.env?.CNI_CONTAINERID}: exit code ${executed.code}: ${words}`,
+      `${contender.name}: ${call.env?.CNI_COMMAND} ${call.env?.CNI_CONTAINERID}: exit code ${executed.code}: ${words}` +
+        (contender.log ? `\nits log ends:\n${contender.log()}` : ''),
     );
   }
   return executed.stdout.trim() === '' ? undefined : (JSON.parse(executed.stdout) as CniResult);

@@ -69,6 +69,7 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
       program: path.join(binDir, String(config.type)),
       binDir,
       config,
+      log: () => tail(at('log')),
       resident: () => ({ agent: residentOf(agent.pid!), apiserver: residentOf(apiserver.pid!) }),
     };
     await scope.until('STATUS of the plugin', READY_MS, async () => {
@@ -132,7 +133,12 @@ function residentOf(session: number): number {
 
 function tail(file: string): string {
   try {
-    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n');
+    return readFileSync(file, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(-15)
+      .map((line) => line.slice(0, 400))
+      .join('\n');
   } catch {
     return '(no log)';
   }
