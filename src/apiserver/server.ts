@@ -44,6 +44,8 @@ export interface ApiServerOptions {
 export interface ApiServer {
   /** https://host:port of the first listener. */
   readonly url: string;
+  /** The same for each listener, in order. */
+  readonly urls: string[];
   readonly port: number;
   /** The CA; its private key is in `pkiDir`. */
   readonly ca: string;
@@ -147,10 +149,11 @@ class Composition implements ApiServer {
   }
 
   get url(): string {
-    const address = this.#servers[0]?.address() as AddressInfo | null;
-    const host =
-      !address || address.address === '0.0.0.0' || address.address === '::' ? '127.0.0.1' : address.address;
-    return `https://${host.includes(':') ? `[${host}]` : host}:${this.port}`;
+    return this.urls[0] ?? '';
+  }
+
+  get urls(): string[] {
+    return this.#servers.map((server) => urlOf(server.address() as AddressInfo | null));
   }
 
   async start(): Promise<void> {
@@ -376,4 +379,10 @@ class Composition implements ApiServer {
     if (retry !== undefined) response.setHeader('retry-after', String(retry));
     sendText(response, refusal.code, JSON.stringify(refusal.status));
   }
+}
+
+/** Where a listener can be reached on this machine. */
+function urlOf(at: AddressInfo | null): string {
+  const host = !at || at.address === '0.0.0.0' || at.address === '::' ? '127.0.0.1' : at.address;
+  return `https://${host.includes(':') ? `[${host}]` : host}:${at?.port ?? 0}`;
 }
