@@ -2,7 +2,7 @@
  * Who holds which address, VTEP MAC and pod CIDR. When two nodes claim the same, exactly one keeps it, and every node of
  * the cluster picks the same one: the older, then the first by name. A node's own claims win on that node itself.
  */
-import { type Cidr, cidrContains, type Family, type Ip, ipToBigInt, parseCidr } from '../base/ip.ts';
+import { type Cidr, cidrContains, type Family, type Ip, parseCidr } from '../base/ip.ts';
 import type { FabricNode, FabricProblem } from '../state/fabric-plan.ts';
 
 /** Index of all claims; what one node's change affects is found without looking at the others. */
@@ -11,7 +11,7 @@ export class Claims {
   readonly #nodes = new Map<string, FabricNode>();
   /** `ip …` and `mac …` → node names. */
   readonly #holders = new Map<string, Set<string>>();
-  readonly #cidrs: Record<Family, CidrIndex> = { 4: new CidrIndex(4), 6: new CidrIndex(6) };
+  readonly #cidrs: Record<Family, CidrIndex> = { 4: new CidrIndex(), 6: new CidrIndex() };
 
   constructor(self: string) {
     this.#self = self;
@@ -110,12 +110,8 @@ function exactClaims(node: FabricNode): string[] {
  * any cluster whose CIDRs were cut by a controller is one lookup; longer ones inside a shorter one are searched for.
  */
 class CidrIndex {
-  readonly #bits: number;
-  readonly #byLength = new Map<number, Map<bigint, Map<string, number>>>();
-
-  constructor(family: Family) {
-    this.#bits = family === 4 ? 32 : 128;
-  }
+  /** Length → network → how often each node claims it. */
+  readonly #byLength = new Map<number, Map<Ip, Map<string, number>>>();
 
   add(cidr: Cidr, name: string): void {
     const { length, network } = parseCidr(cidr);
@@ -124,11 +120,10 @@ class CidrIndex {
       networks = new Map();
       this.#byLength.set(length, networks);
     }
-    const key = ipToBigInt(network);
-    let names = networks.get(key);
+    let names = networks.get(network);
     if (!names) {
       names = new Map();
-      networks.set(key, names);
+      networks.set(network, names);
     }
     names.set(name, (names.get(name) ?? 0) + 1);
   }
@@ -136,26 +131,25 @@ class CidrIndex {
   remove(cidr: Cidr, name: string): void {
     const { length, network } = parseCidr(cidr);
     const networks = this.#byLength.get(length);
-    const names = networks?.get(ipToBigInt(network));
+    const names = networks?.get(network);
     if (!networks || !names) return;
     const count = (names.get(name) ?? 0) - 1;
     if (count > 0) names.set(name, count);
     else names.delete(name);
-    if (names.size === 0) networks.delete(ipToBigInt(network));
+    if (names.size === 0) networks.delete(network);
     if (networks.size === 0) this.#byLength.delete(length);
   }
 
   *overlapping(cidr: Cidr): Iterable<string> {
-    const { length: asked, network } = parseCidr(cidr);
-    const value = ipToBigInt(network);
+    const asked = parseCidr(cidr);
     for (const [length, networks] of this.#byLength) {
-      if (length <= asked) {
-        const shift = BigInt(this.#bits - length);
-        yield* networks.get((value >> shift) << shift)?.keys() ?? [];
+      if (length <= asked.length) {
+        const network =
+          length === asked.length ? asked.network : parseCidr(`${asked.network}/${length}`).network;
+        yield* networks.get(network)?.keys() ?? [];
       } else {
-        const shift = BigInt(this.#bits - asked);
         for (const [inner, names] of networks) {
-          if (inner >> shift === value >> shift) yield* names.keys();
+          if (cidrContains(cidr, inner)) yield* names.keys();
         }
       }
     }

@@ -45,12 +45,14 @@ export class FabricCompiler {
   readonly #objects = new Map<string, Map<string, NetObject>>();
   /** Keys touched since the last take, with what stood there then. */
   readonly #touched = new Map<string, NetObject | undefined>();
-  #shared: { sysctls: Sysctl[]; podMtu: number; problems: FabricProblem[]; devices: string } = {
-    sysctls: [],
-    podMtu: 0,
-    problems: [],
-    devices: '',
-  };
+  #shared: {
+    /** What it was compiled from. */
+    context?: FabricContext;
+    tunnels: string;
+    sysctls: Sysctl[];
+    podMtu: number;
+    problems: FabricProblem[];
+  } = { tunnels: '', sysctls: [], podMtu: 0, problems: [] };
 
   constructor(context: FabricContext) {
     this.#context = context;
@@ -166,10 +168,12 @@ export class FabricCompiler {
 
   /** Devices, MTU and what is this node's own: constant in size. */
   #compileShared(): void {
-    const { self, config } = this.#context;
+    const { self } = this.#context;
     const tunnels = ([4, 6] as const).filter(
       (outer) => this.#tunnelUsers[outer] > 0 || this.#standing(outer),
     );
+    // Of all the nodes only this is asked.
+    if (this.#shared.context === this.#context && this.#shared.tunnels === tunnels.join()) return;
     const mtus = computeMtus(this.#context, tunnels);
     const problems = [...mtus.problems];
     const objects: NetObject[] = [];
@@ -191,15 +195,13 @@ export class FabricCompiler {
         });
       }
     }
-    const digest = JSON.stringify([objects, sysctls, mtus.pod, problems, config.fabric]);
-    if (digest === this.#shared.devices) return;
     const keys = new Set(objects.map(netObjectKey));
     for (const [key, owners] of this.#objects) {
       // Only when something shared changed, which is rare: the one walk over everything.
       if (owners.has(SELF) && !keys.has(key)) this.#put(SELF, key, undefined);
     }
     for (const object of objects) this.#put(SELF, netObjectKey(object), object);
-    this.#shared = { sysctls, podMtu: mtus.pod, problems, devices: digest };
+    this.#shared = { context: this.#context, tunnels: tunnels.join(), sysctls, podMtu: mtus.pod, problems };
   }
 
   /** With backend vxlan the device stands from the first moment, so that the second node changes nothing but itself. */

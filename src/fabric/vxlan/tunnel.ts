@@ -97,7 +97,10 @@ export function tunnelDevice(
   }
   const v6 = vtepAddress(self, 6);
   if (v6 !== undefined) {
-    objects.push({ kind: 'address', dev, address: hostCidr(v6), noDad: true });
+    // Not beside a node address: IPv6 chooses sources by longest match (RFC 6724 §5, rule 8) and has no scope that would keep this
+    // one out, so servers on the node would answer their own pods from it instead of from the address that was asked.
+    if (nodeIp(self, 6) === undefined)
+      objects.push({ kind: 'address', dev, address: hostCidr(v6), noDad: true });
     sysctls.push(
       { path: `net/ipv6/conf/${dev}/disable_ipv6`, value: '0' },
       { path: `net/ipv6/conf/${dev}/accept_ra`, value: '0' },
