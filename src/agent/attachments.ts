@@ -17,7 +17,7 @@ import type { CniBackend } from '../cni/backend.ts';
 import type { Spool, SpooledDel } from '../cni/spool.ts';
 import type { AddRequest, CheckRequest, CniResult, DelRequest, GcRequest } from '../cni/types.ts';
 import { attach, closeLinks, detach } from '../datapath/attach/attach.ts';
-import { LinkReaper } from '../datapath/attach/link-reaper.ts';
+import { Reaper } from '../datapath/attach/reaper.ts';
 import { isSandboxGone, observeHost, repair, unownedLinks, verify } from '../datapath/attach/repair.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Kernel, KernelEvent } from '../kernel/types.ts';
@@ -57,7 +57,7 @@ export class Attachments implements CniBackend, AsyncDisposable {
   readonly #table = new MemoryTable<Attachment>('attachments', (a) => a.id);
   readonly #byNetns: Index<Attachment> = this.#table.index((a) => [a.netns]);
   readonly #mutex = new KeyedMutex();
-  readonly #reaper: LinkReaper;
+  readonly #reaper: Reaper;
   readonly #repair: AttachmentRepair;
   #network: PodNetwork | undefined;
   #ipam: Ipam | undefined;
@@ -67,7 +67,7 @@ export class Attachments implements CniBackend, AsyncDisposable {
     this.#o = options;
     this.#kernel = options.kernel;
     const failed = (error: unknown): void => options.logger.error({ err: error }, 'removing detached links');
-    this.#reaper = new LinkReaper(options.kernel, failed);
+    this.#reaper = new Reaper(options.kernel, failed);
     this.#repair = new AttachmentRepair({
       kernel: options.kernel,
       table: this.#table,
@@ -105,7 +105,8 @@ export class Attachments implements CniBackend, AsyncDisposable {
     const host = await observeHost(this.#kernel);
     const unowned = unownedLinks(host, new Set([...this.#table.values()].map((a) => a.hostIfname)));
     await closeLinks(this.#kernel, unowned);
-    if (unowned.length > 0) this.#reaper.schedule();
+    // Of addresses that were released just before a crash, nobody knows whether they were purged.
+    this.#reaper.schedule(store.load().released.map((r) => r.ip));
     const repaired = await this.#repair.repairAll();
     this.#mark();
     logger.info({ attachments: this.#table.size, swept, unowned: unowned.length, repaired }, 'attachments');
@@ -210,6 +211,7 @@ export class Attachments implements CniBackend, AsyncDisposable {
     await this.#releaseStale(request, inode);
     const attachment = this.#record(id, request, inode);
     try {
+      await this.#reaper.purged(attachment.ips.map(ipOf));
       await attach(this.#kernel, planAttachment(attachment));
     } catch (error) {
       this.#release([attachment]);
@@ -298,7 +300,7 @@ export class Attachments implements CniBackend, AsyncDisposable {
 
   async #detach(attachments: Attachment[]): Promise<void> {
     await detach(this.#kernel, attachments);
-    this.#reaper.schedule();
+    this.#reaper.schedule(attachments.flatMap((a) => a.ips.map(ipOf)));
     this.#release(attachments);
   }
 
@@ -310,11 +312,7 @@ export class Attachments implements CniBackend, AsyncDisposable {
     );
     for (const { id, ips } of attachments) {
       this.#table.delete(id);
-      this.#ipam?.release(
-        id,
-        ips.map((cidr) => parseCidr(cidr).ip),
-        now,
-      );
+      this.#ipam?.release(id, ips.map(ipOf), now);
     }
     this.#mark();
   }
@@ -374,6 +372,8 @@ export class Attachments implements CniBackend, AsyncDisposable {
     await this.close();
   }
 }
+
+const ipOf = (cidr: Cidr): Ip => parseCidr(cidr).ip;
 
 /** What ADD answers of an attachment: host side, sandbox side, addresses, routes. */
 function resultOf(attachment: Attachment, request: AddRequest): CniResult {

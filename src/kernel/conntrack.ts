@@ -65,13 +65,33 @@ export function deleteConntrack(socket: NetlinkSocket, entries: readonly Conntra
   return deleted;
 }
 
-/** Delete every entry that the address is part of, in any zone. @returns how many */
-export function purgeAddress(socket: NetlinkSocket, address: Ip): number {
+/**
+ * Delete every entry that one of the addresses is part of, in any zone. The kernel walks its whole table for a dump, which all
+ * namespaces share (15 ms for 262,144 empty buckets): once per family, whatever the number of addresses.
+ * @returns how many
+ */
+export function purgeAddresses(socket: NetlinkSocket, addresses: readonly Ip[]): number {
   let deleted = 0;
-  for (let round = 0; round < PURGE_ROUNDS; round++) {
-    const entries = listConntrack(socket, { address });
-    if (entries.length === 0) break;
-    deleted += deleteConntrack(socket, entries);
+  for (const family of [4, 6] as const) {
+    const wanted = new Set(addresses.map(canonicalIp).filter((address) => familyOf(address) === family));
+    for (let round = 0; wanted.size > 0 && round < PURGE_ROUNDS; round++) {
+      const entries: Conntrack[] = [];
+      for (const payload of socket.dump(encodeConntrackDump(family))) {
+        const entry = decodeConntrack(payload);
+        if (entry && involvesAny(entry, wanted)) entries.push(entry);
+      }
+      if (entries.length === 0) break;
+      deleted += deleteConntrack(socket, entries);
+    }
   }
   return deleted;
+}
+
+function involvesAny({ original, reply }: Conntrack, addresses: ReadonlySet<Ip>): boolean {
+  return (
+    addresses.has(original.src) ||
+    addresses.has(original.dst) ||
+    addresses.has(reply.src) ||
+    addresses.has(reply.dst)
+  );
 }

@@ -2,8 +2,9 @@
  * The kernel door: {@link openKernel} gives the {@link Kernel} that everything above works with.
  *
  * There are two lanes, each a thread of its own. What the kernel does at once takes the fast one. Deleting a link makes the
- * caller wait 15–40 ms for RCU grace periods, which nobody who attaches a pod should have to: programs with deletions, and
- * the probing of features, take the slow one, which is started when first needed and ends when idle. Programs in
+ * caller wait 15–40 ms for RCU grace periods, and finding an address in the connection tracking table means walking all of it
+ * (15 ms at least), which nobody who attaches a pod should have to: programs with such ops, and the probing of features,
+ * take the slow one, which is started when first needed and ends when idle. Programs in
  * different lanes run side by side, so whoever depends on an order awaits the first.
  *
  * The threads keep the process alive only while a call is under way or a watch is open.
@@ -138,7 +139,9 @@ export class ThreadedKernel implements Kernel {
 
   run(steps: Step[]): Promise<RunResult> {
     const slow = steps.some((step) =>
-      step.ops.some((op) => op.op === 'link.delete' || op.op === 'link.deleteGroup'),
+      step.ops.some(
+        ({ op }) => op === 'link.delete' || op === 'link.deleteGroup' || op === 'conntrack.purge',
+      ),
     );
     return this.#call('run', [steps], slow ? 'slow' : 'fast');
   }

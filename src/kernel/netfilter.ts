@@ -1,7 +1,7 @@
 /** nftables and conntrack of a namespace, for sync-kernel.ts. */
 import type { Ip } from '../base/ip.ts';
 import type { NsPath } from '../base/net-objects.ts';
-import { type ConntrackFilter, deleteConntrack, listConntrack, purgeAddress } from './conntrack.ts';
+import { type ConntrackFilter, deleteConntrack, listConntrack, purgeAddresses } from './conntrack.ts';
 import type { Namespace } from './namespace.ts';
 import { applyRuleset, listRuleset, renderRuleset } from './nft.ts';
 import { applyElementChanges, dumpElements } from './nft-elements.ts';
@@ -14,8 +14,8 @@ export class Netfilter implements NetfilterOps {
     applyElementChanges(namespace.netfilter, changes);
   }
 
-  purge(namespace: Namespace, address: Ip): void {
-    purgeAddress(namespace.netfilter, address);
+  purge(namespace: Namespace, addresses: Ip[]): void {
+    purgeAddresses(namespace.netfilter, addresses);
   }
 
   apply(ns: NsPath, ruleset: string): void {

@@ -37,7 +37,8 @@ type SetOp = Extract<Op, { op: 'link.set' }>;
 export interface NetfilterOps {
   /** All in one transaction. @throws with the index of the change at fault in `details.change`, when it is known */
   applyElements(namespace: Namespace, changes: NftOp['change'][]): void;
-  purge(namespace: Namespace, address: PurgeOp['address']): void;
+  /** All of them in one walk of the table. */
+  purge(namespace: Namespace, addresses: PurgeOp['address'][]): void;
 }
 
 /** Above what the kernel gives out by itself, below what makes `ip link` hard to read. */
@@ -165,11 +166,21 @@ class Program {
       }
       return;
     }
+    if (ops[0]!.op === 'conntrack.purge') {
+      try {
+        this.#netfilter.purge(
+          namespace,
+          (ops as PurgeOp[]).map((op) => op.address),
+        );
+      } catch (error) {
+        this.#failures.push(thrownFailure(ops[0]!, at(0), error));
+      }
+      return;
+    }
     namespace.enter(() => {
       ops.forEach((op, i) => {
         try {
           if (op.op === 'sysctl.write') writeSysctlHere(op.path, op.value);
-          else if (op.op === 'conntrack.purge') this.#netfilter.purge(namespace, op.address);
         } catch (error) {
           this.#failures.push(thrownFailure(op, at(i), error));
         }

@@ -43,7 +43,10 @@ export type Op =
   | { op: 'rule.add' | 'rule.delete'; rule: Rule }
   | { op: 'neighbour.replace' | 'neighbour.delete'; neighbour: Neighbour }
   | { op: 'fdb.replace' | 'fdb.append' | 'fdb.delete'; fdb: FdbEntry }
-  /** Delete conntrack entries in which the address is source or destination of either direction. */
+  /**
+   * Delete conntrack entries in which the address is source or destination of either direction. The kernel walks its whole
+   * table for it (15 ms and more): adjacent ops share one walk, and a program with any takes the slow lane.
+   */
   | { op: 'conntrack.purge'; address: Ip }
   /** Elements of nftables sets and maps by raw nfnetlink; adjacent ones travel in one transaction. */
   | { op: 'nft.elements'; change: NftElementChange }

@@ -9,7 +9,7 @@ import { ip, ipJson, ScratchNamespaces } from '../../kernel/testing/scratch.ts';
 import type { Kernel } from '../../kernel/types.ts';
 import type { Attachment, AttachPlan } from '../../state/attachment.ts';
 import { attach, closeLinks, detach } from './attach.ts';
-import { LinkReaper } from './link-reaper.ts';
+import { Reaper } from './reaper.ts';
 import { observeHost, repair, unownedLinks, verify } from './repair.ts';
 import { kernelIn } from './testing/kernel-in.ts';
 
@@ -21,6 +21,12 @@ before(async () => {
   node = scratch.create();
   for (const sysctl of ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'])
     inNs(node, 'sysctl', '-qw', sysctl);
+  // Connection tracking works only where a rule asks for it.
+  inNs(
+    node,
+    'nft',
+    'add table inet t; add chain inet t c { type filter hook prerouting priority 0; }; add rule inet t c ct state new accept',
+  );
   for (const address of ['10.99.0.1/32', 'fd99::1/128']) ip(node, 'addr', 'add', address, 'dev', 'lo');
   kernel = kernelIn(await openKernel(), node);
 });
@@ -30,13 +36,20 @@ after(async () => {
 });
 
 function inNs(ns: string, ...command: string[]): string {
-  return execFileSync('ip', ['netns', 'exec', path.basename(ns), ...command], { encoding: 'utf8' });
+  return execFileSync('ip', ['netns', 'exec', path.basename(ns), ...command], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
 }
 
 function pings(ns: string, address: string, ...options: string[]): boolean {
   const command = ['netns', 'exec', path.basename(ns), 'ping', '-c1', '-W2', '-n', ...options, address];
   return spawnSync('ip', command).status === 0;
 }
+
+/** Whether connection tracking knows the address. */
+const tracked = (address: string): boolean =>
+  ['ipv4', 'ipv6'].some((family) => inNs(node, 'conntrack', '-L', '-f', family).includes(`dst=${address} `));
 
 let counter = 0;
 async function pod(ips?: string[]): Promise<AttachPlan> {
@@ -137,15 +150,17 @@ test('detach ends traffic at once, twice is no error, and the link goes soon', a
   await attach(kernel, b);
   const [address4, address6] = b.attachment.ips.map((cidr) => cidr.split('/')[0]!) as [string, string];
   assert.ok(pings(a.attachment.netns, address4));
-  const reaper = new LinkReaper(kernel, assert.ifError);
+  const reaper = new Reaper(kernel, assert.ifError);
   await detach(kernel, [b.attachment]);
-  reaper.schedule();
+  reaper.schedule([address4, address6]);
   assert.ok(
     !ip(node, 'route').includes(address4) && !ip(node, '-6', 'route').includes(address6),
     'no route is left',
   );
-  assert.ok(!inNs(node, 'conntrack', '-L').includes(`dst=${address4} `), 'connection tracking is purged');
   await detach(kernel, [b.attachment]);
+  assert.ok(tracked(address4), 'established connections are remembered for now');
+  await reaper.purged([address4, address6]);
+  assert.ok(!tracked(address4) && !tracked(address6));
   await reaper.flush();
   assert.ok(!linkNames(node).includes(b.link.name));
   assert.deepEqual(linkNames(b.attachment.netns), ['lo']);
@@ -221,8 +236,8 @@ test('links of pods that nobody owns are found by group and alias, and only thos
   const unowned = unownedLinks(await observeHost(kernel), owned);
   assert.deepEqual(unowned, [lost.link.name]);
   await closeLinks(kernel, unowned);
-  const reaper = new LinkReaper(kernel, assert.ifError);
-  reaper.schedule();
+  const reaper = new Reaper(kernel, assert.ifError);
+  reaper.schedule([]);
   await reaper.flush();
   assert.ok(!linkNames(node).includes(lost.link.name));
   assert.ok(linkNames(node).includes('foreign0') && linkNames(node).includes(kept.link.name));

@@ -1,23 +1,18 @@
 /**
  * Attach and detach, each in one message to the kernel worker.
  *
- * Order of attach: what connection tracking remembers of an earlier owner of the address goes first, while nothing is
- * routed there; the node's side comes up with its routes as the last thing (they are the anti-spoofing: before them, what
- * the pod sends is dropped); the sandbox's side comes up when all else is ready, so the first packet finds its way.
+ * Order of attach: the node's side comes up with its routes as the last thing (they are the anti-spoofing: before them, what
+ * the pod sends is dropped); the sandbox's side comes up when all else is ready, so the first packet finds its way. What
+ * connection tracking remembers of an earlier owner of the addresses must be gone before (see {@link Reaper.purged}).
  */
 import { WeftError } from '../../base/errors.ts';
-import { parseCidr } from '../../base/ip.ts';
 import type { Kernel, Op, OpFailure, RunResult, Step } from '../../kernel/types.ts';
 import type { Attachment, AttachPlan, Sysctl } from '../../state/attachment.ts';
-import { DYING_LINK_GROUP } from './link-reaper.ts';
+import { DYING_LINK_GROUP } from './reaper.ts';
 
 const EEXIST = 17;
 
 const write = ({ path, value }: Sysctl): Op => ({ op: 'sysctl.write', path, value });
-
-export function purgeOps(attachment: Attachment): Op[] {
-  return attachment.ips.map((cidr) => ({ op: 'conntrack.purge', address: parseCidr(cidr).ip }));
-}
 
 /** The node's side of an existing link, made as the plan says. Idempotent. */
 export function hostOps(plan: AttachPlan): Op[] {
@@ -51,7 +46,6 @@ export function attachSteps(plan: AttachPlan): Step[] {
     {
       ns: '',
       ops: [
-        ...purgeOps(plan.attachment),
         { op: 'link.create', link: { ...plan.link, up: false } },
         ...plan.host.sysctls.map(write),
         { op: 'link.set', link: { name: plan.link.name, up: true } },
@@ -101,16 +95,14 @@ export async function attach(kernel: Kernel, plan: AttachPlan): Promise<void> {
 }
 
 /**
- * End the attachment's traffic at once: link down (the kernel takes its routes and neighbours along), connection tracking
- * purged. The link itself is for the {@link LinkReaper}. Idempotent; never looks into the sandbox, which may be gone.
+ * End the attachments' traffic at once: link down, and the kernel takes its routes and neighbours along. The rest is for the
+ * {@link Reaper}. Idempotent; never looks into the sandbox, which may be gone.
  */
 export async function detach(kernel: Kernel, attachments: readonly Attachment[]): Promise<void> {
-  const result = await kernel.run([
-    { ns: '', ops: attachments.map((a) => closeOp(a.hostIfname)), continueOnError: true },
-    { ns: '', ops: attachments.flatMap(purgeOps), continueOnError: true },
-  ]);
-  const failure = result.failures.find((f) => !f.gone && f.errnoName !== 'ENODEV');
-  if (failure) throw errorOf(failure);
+  await closeLinks(
+    kernel,
+    attachments.map((attachment) => attachment.hostIfname),
+  );
 }
 
 /** {@link detach} for links of which only the name is known. */

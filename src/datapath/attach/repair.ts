@@ -5,7 +5,7 @@ import type { Kernel } from '../../kernel/types.ts';
 import type { AttachPlan } from '../../state/attachment.ts';
 import { attach, errorOf, hostOps, podOps } from './attach.ts';
 import { type Difference, hostDifferences, Observed, podDifferences } from './differences.ts';
-import { DYING_LINK_GROUP } from './link-reaper.ts';
+import { DYING_LINK_GROUP } from './reaper.ts';
 
 /** The node's side of all attachments: a few dumps, whatever their number. */
 export async function observeHost(kernel: Kernel): Promise<Observed> {
