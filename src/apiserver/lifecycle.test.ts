@@ -6,6 +6,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { KindDeclaration } from '../api/kind-declaration.ts';
+import { KINDS } from '../api/kinds.ts';
+import { subdomainNameProblem } from '../api/names.ts';
+import { bool, int, object, str } from '../api/schema.ts';
+import { kindSchema } from '../api/schemas/meta.ts';
 import { isWeftError } from '../base/errors.ts';
 import { silentLogger } from '../base/log.ts';
 import { issueClient } from './pki.ts';
@@ -121,6 +126,65 @@ describe('API server', () => {
       assert.ok(acknowledged.size > 20, `${acknowledged.size} writes were acknowledged`);
     } finally {
       rmSync(dir, { recursive: true, force: true });
+    }
+  });
+
+  it('serves a new kind from its declaration alone', async () => {
+    const widget: KindDeclaration = {
+      group: 'example.com',
+      version: 'v1',
+      kind: 'Widget',
+      plural: 'widgets',
+      singular: 'widget',
+      shortNames: ['wd'],
+      categories: [],
+      namespaced: true,
+      storage: 'example.com/widgets',
+      schema: kindSchema('com.example.v1.Widget', 'A thing.', {
+        'spec!': object('What it is to be.', {
+          'size!': int('In mm.', { minimum: 1 }),
+          colour: str('', { default: 'red' }),
+        }),
+        status: object('How it is.', { painted: bool() }),
+      }),
+      statusSubresource: true,
+      columns: [
+        {
+          name: 'Name',
+          type: 'string',
+          description: 'Its name.',
+          priority: 0,
+          value: (w) => w.metadata.name,
+        },
+      ],
+      fieldLabels: {},
+      nameProblem: subdomainNameProblem,
+    };
+    const server = await startTestServer({ kinds: [...KINDS, widget] });
+    try {
+      const { admin } = server;
+      const path = '/apis/example.com/v1/namespaces/default/widgets';
+      const made = await admin.post(path, {
+        metadata: { name: 'w' },
+        spec: { size: 3 },
+        status: { painted: true },
+      });
+      assert.deepEqual(
+        [made.code, made.json.spec, made.json.status],
+        [201, { size: 3, colour: 'red' }, undefined],
+      );
+      assert.equal((await admin.post(path, { metadata: { name: 'x' }, spec: { size: 0 } })).code, 422);
+      const painted = await admin.patch(`${path}/w/status`, { status: { painted: true } });
+      assert.deepEqual(painted.json.status, { painted: true });
+      const { resources } = (await admin.get('/apis/example.com/v1')).json;
+      assert.deepEqual(
+        resources.map((r: { name: string }) => r.name),
+        ['widgets', 'widgets/status'],
+      );
+      const openApi = (await admin.get('/openapi/v3/apis/example.com/v1')).json;
+      assert.equal(openApi.components.schemas['com.example.v1.Widget'].required[0], 'spec');
+    } finally {
+      await server.close();
     }
   });
 });
