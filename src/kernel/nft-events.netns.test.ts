@@ -24,8 +24,11 @@ after(() => {
 });
 
 type NftEvent = Extract<KernelEvent, { type: 'nft' }>;
-const poll = (): NftEvent[] =>
-  events.poll().map((event) => (assert.equal(event.type, 'nft'), event as NftEvent));
+const poll = (): NftEvent[] => {
+  const seen = events.poll();
+  assert.ok(seen.every((event): event is NftEvent => event.type === 'nft'));
+  return seen;
+};
 const run = (program: string, ...args: string[]) =>
   spawnSync('ip', ['netns', 'exec', path.basename(namespace.path), program, ...args]);
 
