@@ -33,6 +33,9 @@ export interface ClientIdentity {
   groups: string[];
 }
 
+/** Who a cluster's first kubeconfig speaks for. */
+export const ADMIN: ClientIdentity = { user: 'kubernetes-admin', groups: ['system:masters'] };
+
 /** The CA in `dir` (ca.crt, ca.key), made if there is none. Throws WEFT_PKI_BROKEN. */
 export async function ensureCa(dir: string): Promise<KeyPair> {
   const found = readPair(dir, 'ca');

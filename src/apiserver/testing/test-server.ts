@@ -4,8 +4,7 @@ import { Agent, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '../../base/log.ts';
-import { ADMIN } from '../main.ts';
-import { type ClientIdentity, issueClient, type KeyPair, writeKubeconfig } from '../pki.ts';
+import { ADMIN, type ClientIdentity, issueClient, type KeyPair, writeKubeconfig } from '../pki.ts';
 import { type ApiServer, type ApiServerOptions, startApiServer } from '../server.ts';
 
 export interface Answer {

@@ -1,7 +1,6 @@
 /** `weft apiserver`: the API and, beside it in one process, the network's controllers, which speak to it like anyone else. */
 import path from 'node:path';
-import { ADMIN } from '../../apiserver/main.ts';
-import { issueClient, writeKubeconfig } from '../../apiserver/pki.ts';
+import { ADMIN, issueClient, writeKubeconfig } from '../../apiserver/pki.ts';
 import { startApiServer } from '../../apiserver/server.ts';
 import { systemClock } from '../../base/clock.ts';
 import { WeftError } from '../../base/errors.ts';
