@@ -167,6 +167,7 @@ export class FabricNet implements AsyncDisposable {
     for (const ip of machine.nodeIPs) await address('add', ip);
     for (const family of this.#familiesOf(number))
       await this.sh(machine.ns, ...defaultRoute(family, machine.rack));
+    this.#introduce(machine);
     await this.sync();
   }
 
@@ -247,7 +248,8 @@ export class FabricNet implements AsyncDisposable {
     const racks = this.#options.racks.map((_, rack) => rack);
     this.#batch('r', [
       ...racks.flatMap((rack) => [
-        `link add br${rack} type bridge forward_delay 0`,
+        // A fixed address: a bridge without one takes the lowest of its ports, another one whenever a port comes or goes.
+        `link add br${rack} address ${routerMac(rack)} type bridge forward_delay 0`,
         `link set br${rack} up mtu ${this.#options.mtu}`,
         `addr add 198.18.${rack}.254/24 dev br${rack}`,
         `addr add 2001:db8:${rack}::fe/64 dev br${rack} nodad`,
@@ -282,7 +284,7 @@ export class FabricNet implements AsyncDisposable {
       family === 4 ? `198.18.${rack}.${host}` : `2001:db8:${rack === 0 ? '' : `${rack}:`}:${host}`,
     );
     this.#batch('r', [
-      `link add p${number} type veth peer name eth0 netns ${this.#prefix}${suffix}`,
+      `link add p${number} type veth peer name eth0 address ${underlayMac(number, generation)} netns ${this.#prefix}${suffix}`,
       `link set p${number} up mtu ${this.#options.mtu} master br${rack}`,
     ]);
     this.#batch(suffix, [
@@ -306,7 +308,27 @@ export class FabricNet implements AsyncDisposable {
       pods: [],
     };
     this.#machines.set(number, machine);
+    this.#introduce(machine);
     return machine;
+  }
+
+  /**
+   * Permanent neighbours on the underlay. Dynamic ones are limited over all namespaces of the machine together (gc_thresh3,
+   * 1024), so what other tests do would decide whether a packet arrives here.
+   */
+  #introduce(machine: Machine): void {
+    const neighbours = (ips: Ip[], mac: string, dev: string): string[] =>
+      ips.map((ip) => `neigh replace ${ip} lladdr ${mac} dev ${dev} nud permanent`);
+    const mac = underlayMac(machine.number, machine.generation);
+    const gateways = [`198.18.${machine.rack}.254`, `2001:db8:${machine.rack}::fe`];
+    this.#batch('r', neighbours(machine.nodeIPs, mac, `br${machine.rack}`));
+    this.#batch(machine.name, neighbours(gateways, routerMac(machine.rack), 'eth0'));
+    for (const other of this.#machines.values()) {
+      if (other === machine || other.rack !== machine.rack) continue;
+      const itsMac = underlayMac(other.number, other.generation);
+      this.#batch(other.name, neighbours(machine.nodeIPs, mac, 'eth0'));
+      this.#batch(machine.name, neighbours(other.nodeIPs, itsMac, 'eth0'));
+    }
   }
 
   async #removeMachine(number: number): Promise<void> {
@@ -403,6 +425,9 @@ export class FabricNet implements AsyncDisposable {
     execFileSync('nsenter', [`--net=${this.#path(name)}`, 'sysctl', '-qw', ...assignments]);
   }
 }
+
+const underlayMac = (number: number, generation: number): string => `02:00:00:00:0${generation}:0${number}`;
+const routerMac = (rack: number): string => `02:00:00:00:bb:0${rack}`;
 
 const fabricNode = (m: Machine): FabricNode => ({
   name: m.name,
