@@ -349,6 +349,10 @@ class LabDaemon {
     for (const found of findProcesses(this.#paths.lab)) {
       if (found.role === `agent/${name}`) signal(found, 'SIGKILL');
     }
+    // The cable first: the kernel removes the links of a namespace some time after it, and the next node may have the same name.
+    await this.#kernel
+      .run([{ ns: this.#paths.netNetns, ops: [{ op: 'link.delete', name }] }])
+      .catch(() => {});
     await this.#kernel.netnsDelete(node.netns);
     await unbindBelow(node.folder);
     rmSync(node.folder, { recursive: true, force: true });

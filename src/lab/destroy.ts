@@ -6,9 +6,10 @@ import { readdirSync, rmSync } from 'node:fs';
 import { messageOf } from '../base/errors.ts';
 import { openKernel } from '../kernel/kernel.ts';
 import type { Progress } from './control.ts';
-import { mountPoints, unbindBelow } from './namespaces.ts';
+import { mountPoints, removeHostFolders, unbindBelow } from './namespaces.ts';
 import { type LabPaths, labPaths, NETNS, PROCESS_MARK } from './paths.ts';
 import { findProcesses, killAll, netnsOf, signal } from './processes.ts';
+import { listLabs } from './record.ts';
 
 /** What there is of a lab on this machine. */
 export interface Traces {
@@ -53,7 +54,10 @@ export async function destroyLab(name: string, progress: Progress = () => {}): P
     for (let round = 1; ; round++) {
       await sweep(paths, kernel, progress);
       const left = labTraces(name);
-      if (countTraces(left) === 0) return { found, left, gone: true };
+      if (countTraces(left) === 0) {
+        if (listLabs().length === 0) removeHostFolders();
+        return { found, left, gone: true };
+      }
       if (round === 3) return { found, left, gone: false };
     }
   } finally {

@@ -1,10 +1,11 @@
 /** Whole labs, made and broken. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { after, describe, test } from 'node:test';
 import { PODS } from '../api/client.ts';
 import type { Pod } from '../api/types.ts';
 import { isWeftError } from '../base/errors.ts';
+import { openKernel } from '../kernel/kernel.ts';
 import { countTraces } from './destroy.ts';
 import {
   addNode,
@@ -25,16 +26,16 @@ import {
   replaceNode,
   startDaemon,
 } from './lab.ts';
-import { mountPoints } from './namespaces.ts';
+import { mountPoints, unbindBelow } from './namespaces.ts';
 import { labPaths } from './paths.ts';
-import { findProcesses, netnsOf, signal } from './processes.ts';
+import { findProcesses, killAll, netnsOf, signal } from './processes.ts';
 import { eventually, isReadyPod } from './testing/pod-lab.ts';
 
 const name = (suffix: string): string => `t${suffix}${process.pid}`;
 const roles = (lab: string): string[] =>
   findProcesses(lab)
     .map(({ role }) => role)
-    .filter((role) => !role.startsWith('pod/'))
+    .filter((role) => role !== '' && !role.startsWith('pod/'))
     .sort();
 const pidOf = (lab: string, role: string): number | undefined =>
   findProcesses(lab).find((each) => each.role === role)?.pid;
@@ -104,8 +105,11 @@ describe('a lab', { concurrency: false }, () => {
     assert.equal((await execInPod(lab, 'one', ['sh', '-c', 'exit 9'])).code, 9);
     assert.equal((await nodeExec(lab, 'node-2', ['hostname'])).stdout, 'node-2\n');
     assert.match((await outsideExec(lab, ['ip', '-4', '-o', 'addr'])).stdout, /198\.51\.100\.2/);
-    let log = '';
-    for await (const piece of podLogs(lab, 'one')) log += piece;
+    const log = await eventually<string>('its log', 5000, async () => {
+      let text = '';
+      for await (const piece of podLogs(lab, 'one')) text += piece;
+      return text || { not: text };
+    });
     assert.match(log, /^netexec on one: http 8080/);
     await assert.rejects(execInPod(lab, 'nobody', ['true']), (error) =>
       isWeftError(error, 'WEFT_POD_NOT_RUNNING'),
@@ -164,6 +168,38 @@ describe('a lab', { concurrency: false }, () => {
     await assert.rejects(removeNode(lab, 'node-3'), (error) => isWeftError(error, 'WEFT_BAD_CONFIG'));
     await reachable(lab);
   });
+});
+
+test('two labs with the same addresses do not meet, and one survives a reboot', async () => {
+  const [a, b] = [name('a'), name('b')];
+  try {
+    await Promise.all([a, b].map((lab) => createLab({ name: lab, nodes: 1, probe: true })));
+    await Promise.all([a, b].map(reachable));
+    assert.notEqual((await labStatus(a)).record.hostPort, (await labStatus(b)).record.hostPort);
+    await destroyLab(b);
+    await reachable(a);
+    const { pods: before = [] } = await labStatus(a);
+
+    // What a reboot leaves: the disk.
+    const paths = labPaths(a);
+    assert.deepEqual(await killAll(a, 5000), []);
+    await unbindBelow(paths.run);
+    const kernel = await openKernel();
+    for (const each of netnsOf(a)) await kernel.netnsDelete(`/run/netns/${each}`);
+    await kernel[Symbol.asyncDispose]();
+    rmSync(paths.run, { recursive: true });
+
+    assert.equal((await createLab({ name: a, nodes: 1 })).created, false);
+    await reachable(a);
+    const { pods: now = [] } = await labStatus(a);
+    assert.deepEqual(
+      now.map(({ metadata }) => metadata.uid).sort(),
+      before.map(({ metadata }) => metadata.uid).sort(),
+    );
+    assert.ok(now.every(({ status }) => status?.containerStatuses?.[0]?.restartCount === 1));
+  } finally {
+    for (const lab of [a, b]) assert.ok((await destroyLab(lab)).gone);
+  }
 });
 
 test('labs killed while they are made are removed without a trace', async () => {

@@ -8,10 +8,11 @@
  * a shared mount, as `ip netns add` makes it.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { promisify } from 'node:util';
 import { messageOf, WeftError } from '../base/errors.ts';
-import { type LabPaths, NETNS, type NodePaths } from './paths.ts';
+import { type LabPaths, NETNS, type NodePaths, RUN, STATE } from './paths.ts';
 
 const exec = promisify(execFile);
 
@@ -80,10 +81,7 @@ export async function ensureNodeNamespaces(name: string, node: NodePaths, hosts:
   }
   const etcHosts = `${node.state}/hosts`;
   writeFileSync(etcHosts, hosts);
-  // Mount points on the host: harmless empty folders, where the agent of a real node would have them too.
-  for (const folder of ['/run/weft', '/var/lib/weft', '/etc/cni/net.d', '/opt/cni/bin']) {
-    mkdirSync(folder, { recursive: true });
-  }
+  ensureHostFolders();
   for (const file of [node.mnt, node.uts]) {
     if (isNamespace(file)) await shell(`unbind ${file}`, 'umount "$1"', [file]);
     writeFileSync(file, '');
@@ -103,6 +101,44 @@ export async function ensureNodeNamespaces(name: string, node: NodePaths, hosts:
      exec nsenter --net="$net" unshare --mount="$mnt" --uts="$uts" --propagation slave sh -eu -c "$inside" sh "$@"`,
     [node.netns, node.mnt, node.uts, inside, name, node.state, node.run, node.cniConf, node.cniBin, etcHosts],
   );
+}
+
+/** What a node's own folders are mounted over: they have to be on the host too, as the agent of a real node would make them. */
+const MOUNT_POINTS = ['/run/weft', '/var/lib/weft', '/etc/cni/net.d', '/opt/cni/bin'];
+/** The folders that labs made for that, so that the last one takes them away again. */
+const MADE = `${STATE}/.host-folders`;
+
+function ensureHostFolders(): void {
+  const wanted = MOUNT_POINTS.flatMap((folder) => parents(folder)).filter((folder) => !existsSync(folder));
+  if (wanted.length === 0) return;
+  mkdirSync(STATE, { recursive: true });
+  writeFileSync(MADE, [...hostFoldersMade(), ...wanted].map((folder) => `${folder}\n`).join(''));
+  for (const folder of MOUNT_POINTS) mkdirSync(folder, { recursive: true });
+}
+
+function parents(folder: string): string[] {
+  return folder === '/' ? [] : [...parents(path.dirname(folder)), folder];
+}
+
+function hostFoldersMade(): string[] {
+  try {
+    return readFileSync(MADE, 'utf8').split('\n').filter(Boolean);
+  } catch {
+    return [];
+  }
+}
+
+/** After the last lab: the folders that labs made, innermost first, those that are empty. */
+export function removeHostFolders(): void {
+  const made = hostFoldersMade();
+  rmSync(MADE, { force: true });
+  for (const folder of [RUN, STATE, ...made.reverse(), '/run/weft', '/var/lib/weft']) {
+    try {
+      rmdirSync(folder);
+    } catch {
+      // In use, or gone.
+    }
+  }
 }
 
 /** UTS (with the pod's hostname) and IPC namespaces that all containers of a pod share. Idempotent. */
@@ -130,7 +166,7 @@ export async function removePodNamespaces(files: { folder: string }): Promise<vo
 export async function unbindBelow(folder: string): Promise<void> {
   const found = mountPoints()
     .map((mount) => mount.path)
-    .filter((path) => path === folder || path.startsWith(`${folder}/`))
+    .filter((each) => each === folder || each.startsWith(`${folder}/`))
     .reverse();
   if (found.length === 0) return;
   // Lazily: a process that is just dying may still hold it.

@@ -32,6 +32,9 @@ export interface PodDependencies {
   nodeIPs(node: string): Ip[];
 }
 
+/** Tries that a node may refuse with "try again" before an Event tells of it: about four seconds. */
+const QUIET_TRIES = 17;
+
 export class PodWorker {
   readonly uid: string;
   readonly #deps: PodDependencies;
@@ -111,8 +114,12 @@ export class PodWorker {
         this.#failures = 0;
       } catch (error) {
         this.#failures++;
-        again = backoffDelay(this.#failures, { min: 100, max: 10_000 });
-        this.#deps.log.warn(
+        const notYet = error instanceof CniError && error.code === CNI_TRY_AGAIN;
+        // "Try again" is what a node says that is just starting: soon, and without a word.
+        again = notYet
+          ? Math.min(1_000, 25 * this.#failures)
+          : backoffDelay(this.#failures, { min: 100, max: 10_000 });
+        this.#deps.log[notYet ? 'debug' : 'warn'](
           { pod: this.#name, error: messageOf(error) },
           'the pod is not as it should be; trying again',
         );
@@ -171,7 +178,7 @@ export class PodWorker {
     try {
       return await sandboxes.ensure(this.#pod, nodeIPs(node));
     } catch (error) {
-      const early = error instanceof CniError && error.code === CNI_TRY_AGAIN && this.#failures < 3;
+      const early = error instanceof CniError && error.code === CNI_TRY_AGAIN && this.#failures < QUIET_TRIES;
       if (!early) {
         events.about(
           this.#pod,
