@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import type { Node } from '../api/types.ts';
+import { canonicalCidr, canonicalIp } from '../base/ip.ts';
 import { fabricNodeOf } from './nodes.ts';
 
 const node = (more: Partial<Node>): Node => ({
@@ -81,4 +83,36 @@ test('what is malformed is left out and named; the rest stays', () => {
     assert.equal(fabric.vtepMac, undefined);
     assert.deepEqual(fabric.podCIDRs, more.spec ? ['10.244.2.0/24'] : []);
   }
+});
+
+test('whatever a Node object says, what comes out is canonical, and nothing is thrown', () => {
+  const scrap = fc.oneof(
+    fc.string(),
+    fc.ipV4(),
+    fc.ipV6(),
+    fc
+      .tuple(fc.oneof(fc.ipV4(), fc.ipV6()), fc.integer({ min: -1, max: 130 }))
+      .map(([ip, n]) => `${ip}/${n}`),
+    fc.constantFrom('02:aa:bb:cc:dd:ee', '0.0.0.0/0', '::/0', '10.244.1.0/24', ''),
+  );
+  fc.assert(
+    fc.property(
+      fc.array(scrap, { maxLength: 4 }),
+      fc.array(scrap, { maxLength: 4 }),
+      fc.option(scrap, { nil: undefined }),
+      (podCIDRs, addresses, mac) => {
+        const { node: fabric } = fabricNodeOf(
+          node({
+            metadata: { name: 'n1', ...(mac !== undefined && { annotations: { 'weft.dev/vtep-mac': mac } }) },
+            spec: { podCIDRs },
+            status: { addresses: addresses.map((address) => ({ type: 'InternalIP', address })) },
+          }),
+        );
+        for (const cidr of fabric.podCIDRs) assert.equal(canonicalCidr(cidr), cidr);
+        for (const ip of fabric.nodeIPs) assert.equal(canonicalIp(ip), ip);
+        assert.equal(new Set(fabric.nodeIPs.map((ip) => ip.includes(':'))).size, fabric.nodeIPs.length);
+        if (fabric.vtepMac !== undefined) assert.match(fabric.vtepMac, /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/);
+      },
+    ),
+  );
 });
