@@ -3,9 +3,10 @@ import type { Ip } from '../base/ip.ts';
 import type { NsPath } from '../base/net-objects.ts';
 import { type ConntrackFilter, deleteConntrack, listConntrack, purgeAddresses } from './conntrack.ts';
 import type { Namespace } from './namespace.ts';
-import { applyRuleset, listRuleset, renderRuleset } from './nft.ts';
+import { applyRuleset } from './nft.ts';
 import { applyElementChanges, dumpElements } from './nft-elements.ts';
 import { NftEvents } from './nft-events.ts';
+import { listRuleset, renderRuleset } from './nft-list.ts';
 import type { NetfilterOps } from './program.ts';
 import type { Conntrack, NftElement, NftElementChange, NftFamily, NftListing } from './types.ts';
 

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { isWeftError } from '../base/errors.ts';
 import { netnsInode } from './netns.ts';
-import { applyRuleset, listRuleset, loadLibrary, renderRuleset } from './nft.ts';
+import { applyRuleset, loadLibrary } from './nft.ts';
+import { listRuleset, renderRuleset } from './nft-list.ts';
 import { openDescriptors, ScratchNamespaces } from './testing/scratch.ts';
 
 const scratch = new ScratchNamespaces('nft');
@@ -44,6 +45,23 @@ test('a refusal is all or nothing, and says what nft says', () => {
     (e) => isWeftError(e, 'WEFT_NFT_REJECTED') && /syntax error/.test(e.message),
   );
   assert.equal(nft(ns, 'list', 'ruleset'), '');
+});
+
+test('tables with flags, which nft 1.0.6 lists wrong, and whatever is listed with them', () => {
+  const ns = scratch.create();
+  const spec = (flags: string): string =>
+    `add table inet t${flags} { set s { type ipv4_addr; elements = { 10.0.0.1 }; }; map m { type ipv4_addr : verdict; }; counter n { }; chain d { drop; }; chain c { type filter hook input priority 0; ip saddr @s jump d; }; }`;
+  applyRuleset(ns, `add table ip other { chain c { accept; }; }\n${spec('')}`);
+  const without = listRuleset(ns, 'table inet t')!.nftables;
+  applyRuleset(ns, 'add table inet t { flags dormant; }');
+  const table = { table: { family: 'inet', name: 't', handle: 2, flags: ['dormant'] } };
+  const [, ...listed] = listRuleset(ns, 'table inet t')!.nftables;
+  const kinds = (entries: object[]): string[] => entries.map((entry) => JSON.stringify(entry)).sort();
+  assert.deepEqual(kinds(listed), kinds(without.slice(2)));
+  assert.deepEqual(listRuleset(ns, 'table inet t')!.nftables[0], table);
+  assert.deepEqual(listRuleset(ns, 'tables')!.nftables[1], table);
+  assert.equal(listRuleset(ns, 'ruleset')!.nftables.length, listed.length + 1 + 3);
+  assert.equal(listRuleset(ns, 'table ip other')!.nftables.length, 4);
 });
 
 test('a listing cannot be made to change anything', () => {

@@ -1,6 +1,6 @@
 /**
  * nftables' structure (tables, chains, rules, sets) by libnftables, the library behind the `nft` program: one text is one
- * transaction, and listings come as JSON.
+ * transaction.
  *
  * A context holds a netlink socket of the namespace it was made in, which would keep a deleted namespace alive; and making
  * one costs 25 µs. So every call has its own, and nothing is kept.
@@ -8,8 +8,7 @@
 import koffi from 'koffi';
 import { WeftError } from '../base/errors.ts';
 import type { NsPath } from '../base/net-objects.ts';
-import { withFreshNetns, withNetns } from './netns.ts';
-import type { NftListing } from './types.ts';
+import { withNetns } from './netns.ts';
 
 const LIBRARY = 'libnftables.so.1';
 const NFT_CTX_DEFAULT = 0;
@@ -67,7 +66,8 @@ interface Answer {
   error: string;
 }
 
-function runHere(text: string): Answer {
+/** Run commands in the namespace the thread is in; listings come as JSON. */
+export function runNft(text: string): Answer {
   const lib = library();
   const context = lib.create(NFT_CTX_DEFAULT);
   if (context === null) throw new WeftError('WEFT_NFT_REJECTED', 'libnftables gave no context (no memory?)');
@@ -83,62 +83,18 @@ function runHere(text: string): Answer {
   }
 }
 
-/** What `list` may be asked for: a listing must not be able to change anything. */
-const LISTABLE =
-  /^(ruleset|tables|chains|sets|maps|counters|table|chain|set|map|counter|flowtables)( [A-Za-z0-9_./-]+)*$/;
-
 /**
  * Apply a ruleset text as one transaction: all of it or nothing.
  *
  * @throws WEFT_NFT_REJECTED with nft's own words, WEFT_NETNS_NOT_FOUND, WEFT_KERNEL_FEATURE_MISSING without libnftables
  */
 export function applyRuleset(ns: NsPath, ruleset: string): void {
-  const { ok, error } = withNetns(ns, () => runHere(ruleset));
-  if (!ok) throw rejected('apply a ruleset', ns, error);
+  const { ok, error } = withNetns(ns, () => runNft(ruleset));
+  if (!ok) throw nftRejected('apply a ruleset', ns, error);
 }
 
-/**
- * `nft -j list <what>`; undefined when there is no such table, chain or set.
- *
- * @throws WEFT_NFT_REJECTED, WEFT_NETNS_NOT_FOUND, WEFT_KERNEL_FEATURE_MISSING without libnftables
- */
-export function listRuleset(ns: NsPath, what: string): NftListing | undefined {
-  if (!LISTABLE.test(what)) throw new WeftError('WEFT_BAD_CONFIG', `nft cannot list ${JSON.stringify(what)}`);
-  const { ok, output, error } = withNetns(ns, () => runHere(`list ${what}`));
-  if (!ok) {
-    if (/^Error: No such file or directory/m.test(error)) return undefined;
-    throw rejected(`list ${what}`, ns, error);
-  }
-  return output === '' ? { nftables: [] } : parseListing(output);
-}
-
-/**
- * What nftables makes of a ruleset: applied in a namespace that exists only for this call, and listed there. Two rulesets are
- * equal when they are rendered alike by the same library, whatever its version prints.
- *
- * @throws WEFT_NFT_REJECTED, WEFT_KERNEL_FEATURE_MISSING without libnftables
- */
-export function renderRuleset(ruleset: string, what: string): NftListing {
-  return withFreshNetns(() => {
-    applyRuleset('', ruleset);
-    return listRuleset('', what) ?? { nftables: [] };
-  });
-}
-
-function parseListing(text: string): NftListing {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new WeftError('WEFT_NFT_REJECTED', 'libnftables gave a listing that is not JSON', { cause: error });
-  }
-  if (typeof value === 'object' && value !== null && 'nftables' in value && Array.isArray(value.nftables)) {
-    return { nftables: value.nftables };
-  }
-  throw new WeftError('WEFT_NFT_REJECTED', 'libnftables gave a listing without objects');
-}
-
-function rejected(what: string, ns: NsPath, words: string): WeftError {
+/** WEFT_NFT_REJECTED with nft's own words. */
+export function nftRejected(what: string, ns: NsPath, words: string): WeftError {
   const where = ns === '' ? '' : ` in ${ns}`;
   return new WeftError(
     'WEFT_NFT_REJECTED',

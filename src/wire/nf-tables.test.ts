@@ -6,6 +6,7 @@ import { eachMessage, NLMSG_HEADER, NlReader } from './netlink.ts';
 import {
   decodeElements,
   decodeGeneration,
+  decodeTable,
   decodeTouchedTable,
   elementAt,
   encodeElementChange,
@@ -139,6 +140,7 @@ test('fuzz: any bytes, and any damage to real ones, decode to a value or to WEFT
   const decodeAll = (payload: Uint8Array): void => {
     attempt(() => decodeElements(payload));
     attempt(() => decodeGeneration(payload));
+    attempt(() => decodeTable(payload));
     attempt(() => decodeTouchedTable({ type: 0xa00, flags: 0, seq: 0, portId: 0, payload }));
   };
   fc.assert(fc.property(bytes(0, 200), decodeAll), { numRuns: 300 });

@@ -24,17 +24,24 @@ import {
   NFPROTO_IPV4,
   NFPROTO_IPV6,
   NFPROTO_NETDEV,
+  NFPROTO_UNSPEC,
   nfMessageType,
   nfWriter,
 } from './nfnetlink.ts';
 
 const nftType = (operation: number): number => nfMessageType(NFNL_SUBSYS_NFTABLES, operation);
+const NFT_MSG_GETTABLE = nftType(1);
 export const NFT_MSG_NEWSETELEM = nftType(12);
 export const NFT_MSG_GETSETELEM = nftType(13);
 export const NFT_MSG_DELSETELEM = nftType(14);
 export const NFT_MSG_NEWGEN = nftType(15);
 const NFT_MSG_TRACE = nftType(17);
 
+const NFTA_TABLE_NAME = 1;
+const NFTA_TABLE_FLAGS = 2;
+const NFTA_TABLE_HANDLE = 4;
+/** By bit. */
+const TABLE_FLAGS = ['dormant', 'owner', 'persist'];
 const NFTA_SET_ELEM_LIST_TABLE = 1;
 const NFTA_SET_ELEM_LIST_SET = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
@@ -255,6 +262,36 @@ function decodeVerdict(a: Attributes, payload: Uint8Array): NftVerdict {
   if (!code) throw malformed(`verdict ${value}`, payload);
   const chain = a.string(NFTA_VERDICT_CHAIN);
   return { code, ...(chain !== undefined && { chain }) };
+}
+
+export interface NftTable {
+  family: NftFamily | string;
+  name: string;
+  handle: number;
+  /** `dormant`, `owner`, `persist`; a bit that has no name here by its number. */
+  flags: string[];
+}
+
+export function encodeTableDump(): Uint8Array {
+  return nfWriter(NFT_MSG_GETTABLE, 0, NFPROTO_UNSPEC).finish();
+}
+
+/** @throws WEFT_NETLINK_MALFORMED */
+export function decodeTable(payload: Uint8Array): NftTable {
+  const r = new NlReader(payload);
+  const a = r.attributes(NFGENMSG);
+  const name = a.string(NFTA_TABLE_NAME);
+  if (name === undefined) throw malformed('a table without a name', payload);
+  const family = r.u8(0);
+  const bits = a.u32be(NFTA_TABLE_FLAGS) ?? 0;
+  const flags: string[] = [];
+  for (let bit = 0; bit < 32; bit++) if ((bits >>> bit) & 1) flags.push(TABLE_FLAGS[bit] ?? String(bit));
+  return {
+    family: familyNames.get(family) ?? String(family),
+    name,
+    handle: Number(a.u64be(NFTA_TABLE_HANDLE) ?? 0n),
+    flags,
+  };
 }
 
 /** NFT_MSG_NEWGEN: a transaction was committed. */

@@ -173,6 +173,11 @@ describe('what somebody else does is named, put right, and nothing else is touch
       [/^chain inet weft forward: the policy was drop instead of accept$/],
     ],
     [
+      'a table put to sleep',
+      [`add table ${table} { flags dormant ; }`],
+      [/^table inet weft: was \{"flags":\["dormant"\]\} instead of/],
+    ],
+    [
       'an element more',
       [`add element ${table} vteps4 { 6.6.6.6 }`],
       [/^set inet weft vteps4: 6\.6\.6\.6 too many$/],
