@@ -15,8 +15,9 @@ interface Options {
 const BENCHMARKS: Record<string, (options: Options) => Promise<Section>> = {
   cni: async ({ pods, rounds = 1, progress }) =>
     (await import('./cni.ts')).benchCni({ pods, rounds, progress }),
-  path: async ({ rounds = 7, seconds, progress }) =>
+  path: async ({ rounds = 11, seconds, progress }) =>
     (await import('./path.ts')).benchPath({ rounds, seconds, progress }),
+  kernel: async ({ pods, progress }) => (await import('./kernel.ts')).benchKernel({ pods, progress }),
   up: async ({ rounds = 5, progress }) => (await import('./up.ts')).benchUp({ rounds, progress }),
 };
 

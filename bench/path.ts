@@ -89,7 +89,7 @@ export async function benchPath(options: PathOptions): Promise<Section> {
     facts,
     tables,
     notes: [
-      `Medians of ${rounds} interleaved rounds of ${seconds} s each, IPv4; ratios are medians of the rounds' own ratios.`,
+      `Medians of ${rounds} interleaved rounds of ${seconds} s (throughput) and ${seconds / 2} s each, IPv4; ratios are medians of the rounds' own ratios.`,
       'Throughput: iperf3, one connection, client and server pinned to a CPU each. Request/response and new connections: ' +
         'one byte there and back (`bench/net-probe.c`), one at a time, both ends pinned to the same CPU.',
       '"by hand": `ip` and nothing else (`bench/hand-made.ts`): the same devices, MTU and offloads, checked before measuring. ' +

@@ -20,20 +20,20 @@ export interface Table {
   rows: string[][];
 }
 
-/** Enough digits to compare, none to pretend: 12345, 123, 12.3, 1.23, 0.123. */
+/** Enough digits to compare, none to pretend: 12345, 123, 12.3, 1.23, 0.123. A unit follows after a space, `×` directly. */
 export function figure(value: number, unit = ''): string {
   if (!Number.isFinite(value)) return '–';
   const size = Math.abs(value);
   const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.995 ? 2 : 3;
-  return `${value.toFixed(digits)}${unit && ` ${unit}`}`;
+  return `${value.toFixed(digits)}${unit === '×' ? unit : unit && ` ${unit}`}`;
 }
 
 /** `11.3×`, `0.98`: how large a number is beside a target, with a mark when it misses it. */
-export function judged(value: number, target: { atLeast?: number; atMost?: number }, suffix = ''): string {
+export function judged(value: number, target: { atLeast?: number; atMost?: number }, unit = ''): string {
   const missed =
     (target.atLeast !== undefined && !(value >= target.atLeast)) ||
     (target.atMost !== undefined && !(value <= target.atMost));
-  return `${figure(value)}${suffix}${missed ? ' (misses)' : ''}`;
+  return `${figure(value, unit)}${missed ? ' (misses)' : ''}`;
 }
 
 export function toText(section: Section): string {

@@ -109,9 +109,9 @@ export function program(): Command {
   weft
     .command('bench')
     .description('measure, side by side with the peers')
-    .argument('[names...]', 'cni, path, up (default: all)')
-    .option('--pods <count>', 'pods of the cni benchmark', int(10, 5000), 1000)
-    .option('--rounds <count>', 'interleaved rounds (default: cni 1, path 7, up 5)', int(1, 100))
+    .argument('[names...]', 'cni, path, kernel, up (default: all)')
+    .option('--pods <count>', 'pods of the cni and kernel benchmarks', int(10, 5000), 1000)
+    .option('--rounds <count>', 'interleaved rounds (default: cni 1, path 11, up 5)', int(1, 100))
     .option('--seconds <count>', 'of each measurement of the path benchmark', int(1, 60), 1)
     .option('--markdown <file>', "replace the benchmarks' sections in this page")
     .action(async (names, options) => (await import('./commands/bench.ts')).bench(names, options));
