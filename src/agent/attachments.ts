@@ -106,7 +106,8 @@ export class Attachments implements CniBackend, AsyncDisposable {
     const unowned = unownedLinks(host, new Set([...this.#table.values()].map((a) => a.hostIfname)));
     await closeLinks(this.#kernel, unowned);
     // Of addresses that were released just before a crash, nobody knows whether they were purged.
-    this.#reaper.schedule(store.load().released.map((r) => r.ip));
+    const released = store.load().released.map((r) => r.ip);
+    if (unowned.length > 0 || released.length > 0) this.#reaper.schedule(released);
     const repaired = await this.#repair.repairAll();
     this.#mark();
     logger.info({ attachments: this.#table.size, swept, unowned: unowned.length, repaired }, 'attachments');
