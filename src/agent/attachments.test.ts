@@ -68,6 +68,8 @@ class Machine {
       cooldownSeconds: COOLDOWN,
     });
     await agent.start();
+    for (const { netns } of agent.table.values())
+      assert.ok(this.world.sandboxes.has(netns), 'swept at start');
     agent.configure({ podCIDRs: [POOL], clusterCIDRs: ['10.5.0.0/16'], mtu: 1450 });
     this.agent = agent;
     return agent;
