@@ -93,5 +93,14 @@ major=$("$node" -p 'process.versions.node.split(".")[0]' 2>>"$log" || echo 0)
 # --- compiled objects ---
 step "compiling into build/" sh scripts/build.sh || fail WEFT_SETUP_FAILED "scripts/build.sh failed"
 
+# With the same flags as later, for the cache is kept by them.
+warm() {
+  for flags in "" --max-semi-space-size=1; do
+    # shellcheck disable=SC2086
+    NODE_COMPILE_CACHE="$home/build/compile-cache" "$node" --disable-warning=ExperimentalWarning $flags src/cli/main.ts warm
+  done
+}
+step "warming the compile cache" warm || fail WEFT_SETUP_FAILED "weft warm failed"
+
 for group in $groups; do touch "build/.ready-$group"; done
 say "set-up done in $(($(date +%s) - begun)) s"

@@ -101,6 +101,10 @@ export function program(): Command {
     .action(async (name) => (await import('./commands/lab-daemon.ts')).labDaemon(name));
 
   weft
+    .command('warm', { hidden: true })
+    .description('fill the compile cache')
+    .action(async () => (await import('./commands/warm.ts')).warm());
+  weft
     .command('test')
     .description('check types, style and imports, and run the tests')
     .argument('[files...]', 'only these test files')

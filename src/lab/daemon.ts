@@ -11,6 +11,7 @@
 import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import path from 'node:path';
+import { AGENT_NODE_FLAGS } from '../agent/node-flags.ts';
 import { NODES, PODS } from '../api/client.ts';
 import type { AgentConfig } from '../api/config.ts';
 import { isNotFound } from '../api/errors.ts';
@@ -270,7 +271,15 @@ class LabDaemon {
     writeFileSync(node.agentConfig, JSON.stringify(config, undefined, 2));
     this.#supervise(
       `agent/${name}`,
-      [...enterArgs(node), ...NODE_ARGS, MAIN, 'agent', '--config', '/var/lib/weft/agent.json'],
+      [
+        ...enterArgs(node),
+        ...NODE_ARGS,
+        ...AGENT_NODE_FLAGS,
+        MAIN,
+        'agent',
+        '--config',
+        '/var/lib/weft/agent.json',
+      ],
       found,
     );
   }
