@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { type HandMade, makeByHand } from './hand-made.ts';
-import { Scope } from './scope.ts';
+import { netnsName, Scope } from './scope.ts';
 
-const prefix = `weftbench-${process.pid}`;
 const cases = [
   { fabric: 'vxlan', podMtu: 1450, masquerade: true },
   { fabric: 'host-gw', podMtu: 1500, masquerade: false },
@@ -14,7 +13,7 @@ for (const { fabric, podMtu, masquerade } of cases) {
   test(`${fabric}: pods reach each other with full packets, and nothing is left`, async () => {
     {
       await using scope = new Scope();
-      const made = await makeByHand(scope, { prefix, fabric, podMtu, masquerade });
+      const made = await makeByHand(scope, { label: 't', fabric, podMtu, masquerade });
       const from = made.pod(1, 1);
       for (const to of [made.pod(1, 2), made.pod(2, 1), made.pod(2, 2)]) {
         await scope.run(ping(from.netns, to.address, podMtu));
@@ -24,7 +23,7 @@ for (const { fabric, podMtu, masquerade } of cases) {
       await assertUntranslated(scope, made);
     }
     assert.deepEqual(
-      readdirSync('/run/netns').filter((name) => name.startsWith(prefix)),
+      readdirSync('/run/netns').filter((name) => name.startsWith(netnsName(''))),
       [],
     );
   });

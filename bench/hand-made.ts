@@ -11,11 +11,11 @@
  *
  * Pods have a /32 and a gateway that nobody is (169.254.1.1); neighbours are permanent; nodes route.
  */
-import { run, type Scope } from './scope.ts';
+import { netnsName, run, type Scope } from './scope.ts';
 
 export interface HandMadeOptions {
-  /** Names of the namespaces begin with it. */
-  prefix: string;
+  /** Tells it from the other networks of this run. */
+  label: string;
   fabric: 'vxlan' | 'host-gw';
   /** Bytes. */
   podMtu: number;
@@ -44,8 +44,8 @@ const podMac = (node: number, pod: number): string => `02:00:00:00:0${node}:1${p
 const HOST_MAC = '02:00:00:00:00:01';
 
 export async function makeByHand(scope: Scope, options: HandMadeOptions): Promise<HandMade> {
-  const { prefix, fabric, podMtu, masquerade } = options;
-  const name = (part: string): string => `${prefix}-${part}`;
+  const { label, fabric, podMtu, masquerade } = options;
+  const name = (part: string): string => netnsName(`${label}-${part}`);
 
   const namespace = async (part: string): Promise<void> => {
     await scope.run(['ip', 'netns', 'add', name(part)]);

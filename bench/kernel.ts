@@ -10,7 +10,7 @@ import { openKernel } from '../src/kernel/kernel.ts';
 import type { Kernel, NftElement, NftElementChange, Step } from '../src/kernel/types.ts';
 import { machineFacts } from './machine.ts';
 import { figure, type Section } from './report.ts';
-import { Scope } from './scope.ts';
+import { netnsName, Scope } from './scope.ts';
 import { median, quantile } from './stats.ts';
 
 export interface KernelOptions {
@@ -29,7 +29,7 @@ export async function benchKernel({ pods, progress }: KernelOptions): Promise<Se
   const kernel = await openKernel();
   scope.defer('close the kernel door', () => kernel[Symbol.asyncDispose]());
   const namespace = async (part: string): Promise<string> => {
-    const path = `/run/netns/weftbench-${process.pid}-${part}`;
+    const path = `/run/netns/${netnsName(part)}`;
     await kernel.netnsCreate(path);
     scope.defer(`remove ${path}`, () => kernel.netnsDelete(path));
     return path;

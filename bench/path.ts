@@ -53,8 +53,8 @@ export async function benchPath(options: PathOptions): Promise<Section> {
     const lab = await labName(scope);
     const weft = await upWithPods(scope, lab, fabric);
     const podMtu = (await offloads(scope, weft.pod(1, 1).netns, 'eth0')).mtu;
-    const hand = (part: string, masquerade: boolean): Promise<HandMade> =>
-      makeByHand(scope, { prefix: `weftbench-${process.pid}-${part}`, fabric, podMtu, masquerade });
+    const hand = (label: string, masquerade: boolean): Promise<HandMade> =>
+      makeByHand(scope, { label, fabric, podMtu, masquerade });
     const networks: Network[] = [
       { name: 'weft', ...weft },
       { name: HAND, ...(await hand('a', false)) },

@@ -23,12 +23,13 @@ test('the end of a scope undoes everything, last first, and goes on past what fa
   assert.ok(!existsSync(folder) && !alive(child.pid!));
 });
 
-test('the folder of a run that was killed is removed by the next', async () => {
-  const stale = '/var/tmp/weft-bench-999999999-gone';
-  mkdirSync(path.join(stale, 'deep'), { recursive: true });
-  await using scope = new Scope();
-  scope.folder('test');
-  assert.ok(!existsSync(stale));
+test('what a run that was killed left behind is removed by the next', async () => {
+  const folder = '/var/tmp/weft-bench-999999999-gone';
+  const netns = 'weftbench-999999999-gone';
+  mkdirSync(path.join(folder, 'deep'), { recursive: true });
+  await run(['ip', 'netns', 'add', netns]);
+  await using _scope = new Scope();
+  assert.ok(!existsSync(folder) && !existsSync(`/run/netns/${netns}`));
 });
 
 test('a program that fails or hangs is named with what it said', async () => {

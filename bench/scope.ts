@@ -2,13 +2,15 @@
  * What a benchmark has made and must take away again, whatever happens: an error, Ctrl-C, a signal. Processes are started
  * here and nowhere else, so that none is forgotten; each also dies by itself when this one is killed (PR_SET_PDEATHSIG).
  */
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 
 /** Same file system as /var/lib, so that what must be durable costs here what it costs there. */
 const TEMP = '/var/tmp';
 const PREFIX = 'weft-bench-';
+const NETNS_FOLDER = '/run/netns';
+const NETNS_PREFIX = 'weftbench-';
 
 export interface Finished {
   stdout: string;
@@ -17,11 +19,17 @@ export interface Finished {
   millis: number;
 }
 
+/** The name in /run/netns of a namespace of this run. */
+export function netnsName(part: string): string {
+  return `${NETNS_PREFIX}${process.pid}-${part}`;
+}
+
 export class Scope implements AsyncDisposable {
   readonly #undo: Array<{ what: string; fn: () => unknown }> = [];
   readonly #abort = new AbortController();
 
   constructor() {
+    removeStale();
     const stop = (name: NodeJS.Signals): void => {
       this.#abort.abort(new Error(`stopped by ${name}`));
     };
@@ -47,9 +55,8 @@ export class Scope implements AsyncDisposable {
     this.#undo.push({ what, fn });
   }
 
-  /** A folder of this run, removed at the end; those of runs that were killed go too. */
+  /** A folder of this run, removed at the end. */
   folder(name: string): string {
-    removeStaleFolders();
     const folder = mkdtempSync(path.join(TEMP, `${PREFIX}${process.pid}-${name}-`));
     this.defer(`remove ${folder}`, () => rmSync(folder, { recursive: true, force: true }));
     return folder;
@@ -183,10 +190,19 @@ export async function stop(child: ChildProcess): Promise<void> {
   }
 }
 
-function removeStaleFolders(): void {
-  for (const name of readdirSync(TEMP)) {
-    const pid = /^weft-bench-(\d+)-/.exec(name)?.[1];
-    if (pid === undefined || statSync(`/proc/${pid}`, { throwIfNoEntry: false })) continue;
-    rmSync(path.join(TEMP, name), { recursive: true, force: true });
+/** What a run that was killed left behind is known by its process id. */
+function removeStale(): void {
+  const left = (folder: string, prefix: string): string[] =>
+    (existsSync(folder) ? readdirSync(folder) : []).filter((name) => {
+      const pid = name.startsWith(prefix) && /^\d+(?=-)/.exec(name.slice(prefix.length))?.[0];
+      return pid && !existsSync(`/proc/${pid}`);
+    });
+  for (const name of left(TEMP, PREFIX)) rmSync(path.join(TEMP, name), { recursive: true, force: true });
+  for (const name of left(NETNS_FOLDER, NETNS_PREFIX)) {
+    try {
+      execFileSync('ip', ['netns', 'delete', name], { stdio: 'ignore' });
+    } catch {
+      // Another run was quicker.
+    }
   }
 }
