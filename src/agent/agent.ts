@@ -195,7 +195,7 @@ export class Agent implements AsyncDisposable {
       metrics: this.#metrics,
       onDrift: ({ message }) => this.#tell('Warning', 'NetworkRepaired', message),
       onProblem: ({ reason, message }) => this.#tell('Warning', reason, message),
-      onForeign: (message) => this.#tell('Warning', 'ForeignFirewall', message),
+      onFault: (reason, message) => this.#tell('Warning', reason, message),
       onUnderlay: (view) => {
         this.#underlay = view;
         this.#status?.trigger();

@@ -9,6 +9,7 @@ import type { AgentConfig } from '../api/config.ts';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { formatNetObject } from '../base/net-object-text.ts';
 import { POD_LINK_GROUP } from '../base/net-objects.ts';
 import { type Drift, LinkReconciler } from '../datapath/links/link-reconciler.ts';
 import { composeWithForeign } from '../datapath/nftables/compose-with-foreign.ts';
@@ -40,8 +41,8 @@ export interface NodeNetworkOptions {
   onDrift: (drift: NamedDrift) => void;
   /** A fault of the fabric that did not pass by itself: once each. */
   onProblem: (problem: FabricProblem) => void;
-  /** A firewall of somebody else's stands in the way, and what to do about it. */
-  onForeign: (message: string) => void;
+  /** Something stands in the way, and what to do about it: the reason of an Event, and its message. */
+  onFault: (reason: 'NetworkIncomplete' | 'RouteShadowed' | 'ForeignFirewall', message: string) => void;
   /** The underlay's addresses are now these. */
   onUnderlay: (view: UnderlayView) => void;
   /** A plan is in the kernel. */
@@ -73,6 +74,9 @@ export class NodeNetwork {
   /** Who last touched our nft table, for the drift that the next audit may find. */
   #lastNftActor = '';
   #auditFilter = true;
+  /** When links were last compared in full, and the sysctls that were applied then. */
+  #comparedAt = Number.NEGATIVE_INFINITY;
+  #sysctls = '';
 
   constructor(options: NodeNetworkOptions) {
     this.#options = options;
@@ -84,6 +88,9 @@ export class NodeNetwork {
       clock,
       onDrift: (drifts) => {
         for (const drift of drifts) this.#reportLink(drift);
+      },
+      onStatus: (failures) => {
+        for (const { key, message } of failures) options.onFault('NetworkIncomplete', `${key}: ${message}`);
       },
     });
     this.#filter = new NodeFilterReconciler(kernel, '', logger);
@@ -125,6 +132,7 @@ export class NodeNetwork {
   handleEvents(events: KernelEvent[]): void {
     for (const event of events) {
       if (event.type === 'resync') {
+        this.#comparedAt = Number.NEGATIVE_INFINITY;
         this.#underlayChanged = true;
         this.#auditFilter = true;
         this.#loop.trigger();
@@ -159,8 +167,7 @@ export class NodeNetwork {
     if (!plan) return; // this node is not in the table yet: the change that brings it triggers a pass
     const began = clock.now();
     try {
-      const report = await this.#links.apply(plan.objects, plan.sysctls);
-      metrics.operations.inc({ part: 'links' }, report.operations);
+      await this.#applyLinks(plan);
       if (this.#auditFilter) await this.#audit();
       const { changed } = await this.#filter.apply(plan.filter);
       metrics.operations.inc({ part: 'filter' }, changed.length);
@@ -174,6 +181,26 @@ export class NodeNetwork {
     metrics.fabricProblems.set(plan.problems.length);
     this.#tellProblems(plan.problems);
     this.#options.onPlan(plan);
+  }
+
+  /** A node that comes or goes costs what it is itself; everything is compared when the plan's ground changed, and in time. */
+  async #applyLinks(plan: FabricPlan): Promise<void> {
+    const { clock, metrics, onFault } = this.#options;
+    const change = this.#compiler!.take();
+    const whole =
+      clock.now() - this.#comparedAt >= AUDIT_MS || this.#sysctls !== JSON.stringify(plan.sysctls);
+    const report = whole
+      ? await this.#links.apply(plan.objects, plan.sysctls)
+      : await this.#links.patch(change);
+    if (whole) {
+      this.#comparedAt = clock.now();
+      this.#sysctls = JSON.stringify(plan.sysctls);
+    }
+    metrics.operations.inc({ part: 'links' }, report.operations);
+    for (const { route, by } of report.shadowed) {
+      const why = `${formatNetObject(route)} is not used: ${formatNetObject(by)} wins`;
+      onFault('RouteShadowed', why);
+    }
   }
 
   async #readUnderlay(): Promise<void> {
@@ -256,7 +283,7 @@ export class NodeNetwork {
     const { kernel, config, logger } = this.#options;
     const { added, messages } = await composeWithForeign(kernel, '', config.clusterCIDRs);
     if (added.length > 0) logger.info({ added }, 'asked a foreign firewall to let pods pass');
-    for (const message of messages) this.#options.onForeign(message);
+    for (const message of messages) this.#options.onFault('ForeignFirewall', message);
   }
 
   #reportLink(drift: Drift): void {
