@@ -50,6 +50,8 @@ export class KernelThread {
       name,
       workerData: setup,
       execArgv: [], // the program's own options (--input-type, --test) are none of a worker's
+      // What a call allocates is garbage when it has been answered; V8's 48 MB of room for it would all become resident.
+      resourceLimits: { maxYoungGenerationSizeMb: 3 },
       transferList: [channel.port2],
     });
     running.add(this);
