@@ -197,7 +197,9 @@ export class Agent implements AsyncDisposable {
       onProblem: ({ reason, message }) => this.#tell('Warning', reason, message),
       onFault: (reason, message) => this.#tell('Warning', reason, message),
       onUnderlay: (view) => {
+        const moved = this.#underlay && this.#underlay.nodeIPs.join() !== view.nodeIPs.join();
         this.#underlay = view;
+        if (moved) this.#client.reconnect();
         this.#status?.trigger();
       },
       onPlan: (plan) => this.#onPlan(plan),
@@ -208,7 +210,8 @@ export class Agent implements AsyncDisposable {
       this.#network.handleEvents(events);
       this.#attachments.handleKernelEvents(events);
     };
-    const watch = await this.#kernel.watch('', { kinds: LINK_KINDS, nft: true }, onEvents);
+    const what = { kinds: LINK_KINDS, nft: true, foreignOnly: true };
+    const watch = await this.#kernel.watch('', what, onEvents);
     this.#closing.defer(() => watch.close());
     this.#nodes.synced.then(
       () => {

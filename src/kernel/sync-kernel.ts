@@ -35,6 +35,7 @@ export interface EventSink {
 export interface WatchRequest {
   kinds: DumpKind[];
   nft?: boolean;
+  foreignOnly?: boolean;
   /** Bytes, for tests of what happens when it overflows. */
   receiveBuffer?: number;
 }
@@ -111,7 +112,8 @@ export class SyncKernel implements Disposable {
       const attach = (fd: number, source: Disposable & { poll(): KernelEvent[] }): void => {
         open.sources.push(source);
         this.#sink.attach(fd, () => {
-          const events = source.poll();
+          let events = source.poll();
+          if (what.foreignOnly) events = events.filter((event) => event.type === 'resync' || !event.own);
           if (events.length) this.#sink.post(id, events);
         });
         open.fds.push(fd);

@@ -139,7 +139,12 @@ export interface Kernel extends AsyncDisposable {
   /** Events of a namespace. Starts with the state after subscription: dump after `watch` resolves and no change is missed. */
   watch(
     ns: NsPath,
-    what: { kinds: DumpKind[]; nft?: boolean },
+    what: {
+      kinds: DumpKind[];
+      nft?: boolean;
+      /** Leave out what this process did itself: events that nobody looks at need not cross threads. */
+      foreignOnly?: boolean;
+    },
     onEvents: (events: KernelEvent[]) => void,
   ): Promise<Watch>;
 

@@ -31,7 +31,7 @@ const attachments = new Attachments({
   onDrift: ({ attachment, differences, by }) =>
     say({ drift: differences.map((d) => d.text), id: attachment.id, by }),
 });
-const watch = await kernel.watch('', { kinds: ['link', 'route', 'neighbour'] }, (events) =>
+const watch = await kernel.watch('', { kinds: ['link', 'route', 'neighbour'], foreignOnly: true }, (events) =>
   attachments.handleKernelEvents(events),
 );
 await attachments.start();
