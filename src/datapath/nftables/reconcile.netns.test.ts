@@ -122,11 +122,13 @@ test('structure follows the options, in one transaction each', async () => {
   const { rec, ns } = await prepared();
   const { encapPort, ...direct } = FILTER;
   assert.deepEqual(
-    (await rec.apply({ ...direct, vteps: [] })).changed.filter((text) => text.includes('chain')),
+    (await rec.apply({ ...direct, vteps: [] })).changed.filter((text) =>
+      text.endsWith(': does not belong there'),
+    ),
     [
       'chain inet weft input: does not belong there',
       'chain inet weft encapsulated: does not belong there',
-      'chain inet weft forward: does not belong there',
+      'chain inet weft guard: does not belong there',
     ],
   );
   assert.deepEqual(await rec.verify(), []);
@@ -146,7 +148,10 @@ describe('what somebody else does is named, put right, and nothing else is touch
     [
       'flush a chain',
       [`flush chain ${table} prerouting`],
-      [/^chain inet weft prerouting: rule "iifgroup 0x57e0 fib saddr .* drop" was missing$/],
+      [
+        /^chain inet weft prerouting: rule "iifgroup 0x57e0 fib saddr .* drop" was missing$/,
+        /^chain inet weft prerouting: rule "iifgroup 0x57e0 udp dport 8472 .* drop" was missing$/,
+      ],
     ],
     [
       'flush the ruleset',
@@ -169,8 +174,8 @@ describe('what somebody else does is named, put right, and nothing else is touch
     ],
     [
       'a policy',
-      [`add chain ${table} forward { policy drop ; }`],
-      [/^chain inet weft forward: the policy was drop instead of accept$/],
+      [`add chain ${table} input { policy drop ; }`],
+      [/^chain inet weft input: the policy was drop instead of accept$/],
     ],
     [
       'a table put to sleep',
@@ -198,9 +203,9 @@ describe('what somebody else does is named, put right, and nothing else is touch
       [
         `add chain ${table} theirs`,
         `add rule ${table} theirs drop`,
-        `insert rule ${table} forward jump theirs`,
+        `insert rule ${table} input jump theirs`,
       ],
-      [/^chain inet weft forward: rule/, /^chain inet weft theirs: does not belong there$/],
+      [/^chain inet weft input: rule/, /^chain inet weft theirs: does not belong there$/],
     ],
     [
       'a map, a set and a counter of their own',
@@ -219,11 +224,11 @@ describe('what somebody else does is named, put right, and nothing else is touch
     [
       'another hook',
       [
-        `flush chain ${table} forward`,
-        `delete chain ${table} forward`,
-        `add chain ${table} forward { type filter hook output priority 0 ; }`,
+        `flush chain ${table} guard`,
+        `delete chain ${table} guard`,
+        `add chain ${table} guard { type filter hook output priority 0 ; }`,
       ],
-      [/^chain inet weft forward: was .*output.* instead of .*forward/],
+      [/^chain inet weft guard: was .*output.* instead of .*postrouting/],
     ],
     [
       'a set of another type',
@@ -243,7 +248,11 @@ describe('what somebody else does is named, put right, and nothing else is touch
     [
       'a counter gone',
       [`flush chain ${table} prerouting`, `delete counter ${table} forged_source`],
-      [/^counter inet weft forged_source was missing$/, /^chain inet weft prerouting: rule/],
+      [
+        /^counter inet weft forged_source was missing$/,
+        /^chain inet weft prerouting: rule/,
+        /^chain inet weft prerouting: rule/,
+      ],
     ],
   ];
   for (const [what, commands, drifts] of cases) {
@@ -269,14 +278,14 @@ describe('what somebody else does is named, put right, and nothing else is touch
   test('rules of the chains that nobody touched stay the rules they were', async () => {
     const { ns, rec } = await prepared();
     const before = inside(ns, 'nft', '-a', 'list', 'chain', 'inet', 'weft', 'postrouting');
-    nft(ns, `flush chain ${table} prerouting`, `add rule ${table} forward accept`);
+    nft(ns, `flush chain ${table} prerouting`, `add rule ${table} input accept`);
     await rec.apply(FILTER);
     assert.equal(inside(ns, 'nft', '-a', 'list', 'chain', 'inet', 'weft', 'postrouting'), before);
   });
 
   test('counts survive repairs', async () => {
     const { ns, rec } = await prepared();
-    nft(ns, `delete table arp weft`, `add rule ${table} forward accept`);
+    nft(ns, `delete table arp weft`, `add rule ${table} input accept`);
     inside(ns, 'nft', 'reset', 'counters');
     nft(ns, `flush chain ${table} postrouting`, `flush chain ${table} encapsulated`);
     const handle = /counter masqueraded \{ # handle (\d+)/.exec(
