@@ -20,7 +20,9 @@ const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(
 function importsOf(file: string): string[] {
   const text = readFileSync(path.join(root, file), 'utf8');
   const found: string[] = [];
-  for (const match of text.matchAll(/(?:^\s*(?:import|export)\s[^'"`;]*?from\s*|\bimport\s*\(?\s*)['"]([^'"]+)['"]/gm)) {
+  for (const match of text.matchAll(
+    /(?:^\s*(?:import|export)\s[^'"`;]*?from\s*|\bimport\s*\(?\s*)['"]([^'"]+)['"]/gm,
+  )) {
     found.push(match[1]!);
   }
   return found;
@@ -28,7 +30,8 @@ function importsOf(file: string): string[] {
 
 test('every folder under src/ has its place in layers.json', () => {
   const folders = readdirSync(root, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  for (const folder of folders) assert.ok(layers.folders[folder.name], `src/${folder.name} is not in layers.json`);
+  for (const folder of folders)
+    assert.ok(layers.folders[folder.name], `src/${folder.name} is not in layers.json`);
 });
 
 test('imports go only where layers.json allows', () => {
