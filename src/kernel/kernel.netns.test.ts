@@ -148,6 +148,21 @@ test('watch, dump, and nothing is missed in between', async () => {
   assert.equal(seen().length, 2);
 });
 
+test('a watch for what others do hears nothing of ourselves', async () => {
+  const ns = await create();
+  await kernel.must([{ ns, ops: [bridge('br0'), { op: 'link.set', link: { name: 'br0', up: true } }] }]);
+  const heard: string[] = [];
+  const watch = await kernel.watch(ns, { kinds: ['route'], foreignOnly: true }, (batch) => {
+    for (const e of batch)
+      if ('object' in e && e.object.kind === 'route') heard.push(`${e.type} ${e.object.dst}`);
+  });
+  await kernel.must([{ ns, ops: [route('10.1.0.0/16')] }]);
+  ip(ns, 'route', 'del', '10.1.0.0/16');
+  await until('the deletion', () => heard.includes('delete 10.1.0.0/16'));
+  assert.ok(!heard.includes('new 10.1.0.0/16'));
+  await watch.close();
+});
+
 test('a thread that dies rejects what was under way, and the next call has a new one', async () => {
   const own = new ThreadedKernel();
   try {
