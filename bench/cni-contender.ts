@@ -18,6 +18,13 @@ export interface CniContender {
   resident?(): { agent: number; apiserver: number };
 }
 
+/** How many devices of pods the node still has: those whose other end is in another namespace. */
+export async function podLinks({ box }: CniContender): Promise<number> {
+  const { stdout } = await box.run(['ip', '-json', 'link', 'show', 'type', 'veth']);
+  const links = JSON.parse(stdout) as Array<{ link_netnsid?: number }>;
+  return links.filter((link) => link.link_netnsid !== undefined).length;
+}
+
 export interface CniResult {
   ips?: Array<{ address: string }>;
 }
