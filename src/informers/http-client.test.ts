@@ -216,6 +216,28 @@ test('the caller can abort a request and a watch, and close the client', async (
   await assert.rejects(s.client.get(NODES, { name: 'n1' }), (e) => isWeftError(e, 'WEFT_CLOSED'));
 });
 
+test('after reconnect, watches have failed, requests under way too, and new ones go by new connections', async () => {
+  const arrived = Promise.withResolvers<void>();
+  await using s = await serve((request, response, body) => {
+    if (request.url!.includes('watch')) response.writeHead(200).flushHeaders();
+    else if (request.method === 'POST') arrived.resolve();
+    else answer(request, response, body);
+  });
+  const opened = Promise.withResolvers<void>();
+  const watching = (async () => {
+    for await (const _ of s.client.watch(NODES, { onOpen: opened.resolve }));
+  })();
+  const creating = s.client.create(PODS, pod('p'));
+  await s.client.list(NODES);
+  await Promise.all([opened.promise, arrived.promise]);
+  const before = s.connections;
+  s.client.reconnect();
+  for (const cut of [watching, creating])
+    await assert.rejects(cut, (error) => isWeftError(error, 'WEFT_API_UNREACHABLE'));
+  await s.client.list(NODES);
+  assert.equal(s.connections, before + 1);
+});
+
 test('a watch left by its reader ends its connection', async () => {
   const server = new FakeApiServer();
   const client = new HttpApiClient({ server: await server.listen(), namespace: 'default' });

@@ -167,6 +167,19 @@ export class HttpApiClient implements ApiClient {
     }
   }
 
+  /**
+   * Cuts every connection, watches too, as if the server had: for when this machine's addresses change. A connection from
+   * an address that is gone hears nothing more, not even its end, and would be waited for until it times out.
+   */
+  reconnect(): void {
+    const { sockets, freeSockets } = this.#agent;
+    for (const list of [...Object.values(sockets), ...Object.values(freeSockets)]) {
+      for (const socket of list ?? []) {
+        socket.destroy(Object.assign(new Error("this machine's addresses changed"), { code: 'ECONNRESET' }));
+      }
+    }
+  }
+
   /** Ends the client's watches and connections; requests fail from now on. */
   close(): void {
     this.#closing.abort(new WeftError('WEFT_CLOSED', 'the API client is closed'));
