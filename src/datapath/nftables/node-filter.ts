@@ -31,6 +31,8 @@ const PODS = `0x${POD_LINK_GROUP.toString(16)}`;
 /** Named counters, by what they count; `arp weft` has a namespace of its own for names. */
 export const COUNTERS = {
   forgedSource: 'forged_source',
+  /** What every interface says by itself (router solicitations, MLD): dropped like the forged, but nobody's fault. */
+  podLinkLocal: 'pod_link_local',
   encapFromPod: 'encap_from_pod',
   encapFromStranger: 'encap_from_stranger',
   masqueraded: 'masqueraded',
@@ -43,7 +45,7 @@ export function nodeFilterTables(filter: NodeFilter): FilterTable[] {
   if (encapPort !== undefined && (!Number.isInteger(encapPort) || encapPort < 1 || encapPort > 65535)) {
     throw new WeftError('WEFT_BAD_CONFIG', `encapsulation port ${encapPort} is not 1–65535`);
   }
-  const chains = [prerouting(encapPort)];
+  const chains = [prerouting(encapPort), forged];
   if (encapPort !== undefined) chains.push(...encapsulationChains(encapPort));
   if (filter.masquerade) chains.push(postrouting());
   return [
@@ -52,6 +54,7 @@ export function nodeFilterTables(filter: NodeFilter): FilterTable[] {
       name: 'weft',
       counters: [
         COUNTERS.forgedSource,
+        COUNTERS.podLinkLocal,
         COUNTERS.encapFromPod,
         COUNTERS.encapFromStranger,
         COUNTERS.masqueraded,
@@ -90,12 +93,20 @@ function familySets(filter: NodeFilter, family: 4 | 6): FilterSet[] {
 }
 
 function prerouting(encapPort: number | undefined): FilterChain {
-  const rules = [`iifgroup ${PODS} fib saddr . iif oif missing counter name ${COUNTERS.forgedSource} drop`];
+  const rules = [`iifgroup ${PODS} fib saddr . iif oif missing jump forged`];
   if (encapPort !== undefined) {
     rules.push(`iifgroup ${PODS} udp dport ${encapPort} counter name ${COUNTERS.encapFromPod} drop`);
   }
   return { name: 'prerouting', hook: { type: 'filter', hook: 'prerouting', priority: 'raw' }, rules };
 }
+
+const forged: FilterChain = {
+  name: 'forged',
+  rules: [
+    `ip6 saddr fe80::/10 counter name ${COUNTERS.podLinkLocal} drop`,
+    `counter name ${COUNTERS.forgedSource} drop`,
+  ],
+};
 
 function encapsulationChains(port: number): FilterChain[] {
   const leaving = (proto: 'ip' | 'ip6', family: 4 | 6): string =>

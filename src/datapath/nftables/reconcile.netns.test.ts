@@ -51,6 +51,7 @@ test('from nothing to everything, and then nothing more to do', async () => {
     (await rec.counters()).map(({ counter }) => counter),
     [
       'inet weft forged_source',
+      'inet weft pod_link_local',
       'inet weft encap_from_pod',
       'inet weft encap_from_stranger',
       'inet weft masqueraded',
@@ -149,7 +150,7 @@ describe('what somebody else does is named, put right, and nothing else is touch
       'flush a chain',
       [`flush chain ${table} prerouting`],
       [
-        /^chain inet weft prerouting: rule "iifgroup 0x57e0 fib saddr .* drop" was missing$/,
+        /^chain inet weft prerouting: rule "iifgroup 0x57e0 fib saddr .* jump forged" was missing$/,
         /^chain inet weft prerouting: rule "iifgroup 0x57e0 udp dport 8472 .* drop" was missing$/,
       ],
     ],
@@ -247,11 +248,11 @@ describe('what somebody else does is named, put right, and nothing else is touch
     ],
     [
       'a counter gone',
-      [`flush chain ${table} prerouting`, `delete counter ${table} forged_source`],
+      [`flush chain ${table} forged`, `delete counter ${table} forged_source`],
       [
         /^counter inet weft forged_source was missing$/,
-        /^chain inet weft prerouting: rule/,
-        /^chain inet weft prerouting: rule/,
+        /^chain inet weft forged: rule/,
+        /^chain inet weft forged: rule/,
       ],
     ],
   ];
