@@ -156,6 +156,23 @@ describe('a pod sends from its own addresses only', () => {
     assert.deepEqual(grown, {});
   });
 
+  test('without the tables every one of these would arrive: the tests above can see it', async () => {
+    await filter.remove();
+    for (const [family, src] of [
+      [4, REMOTE_POD[4]],
+      [4, OTHER[4]],
+      [6, REMOTE_POD[6]],
+      [6, OTHER[6]],
+    ] as const) {
+      send({ src, dst: POD_B[family], dport: 53, data: 'forged' });
+      assert.deepEqual(
+        (await arrivals(atB, POD_B[family])).map((p) => p.src),
+        [src],
+      );
+    }
+    await filter.apply(FILTER);
+  });
+
   test('a forged packet leaves no conntrack entry', async () => {
     send({ src: '10.77.0.98', dst: POD_B[4], dport: 53, data: 'forged' });
     await arrivals(atB, POD_B[4]);
