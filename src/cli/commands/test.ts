@@ -21,7 +21,7 @@ export async function test(files: string[], options: { only?: string }): Promise
     say('types (tsc) and style (biome) …');
     const [types, style] = await Promise.all([
       run(bin('tsc'), ['--noEmit']),
-      run(bin('biome'), ['check', '--error-on-warnings', '.']),
+      run('sh', ['scripts/biome.sh', 'check', '--error-on-warnings', '.']),
     ]);
     if (types !== 0 || style !== 0) {
       say(`failed: ${types === 0 ? 'style' : 'types'}`);
@@ -47,9 +47,11 @@ export async function test(files: string[], options: { only?: string }): Promise
 
 /** Long ones first, so that none of them starts when all others are done. */
 function testFiles(): string[] {
-  const files = readdirSync(path.join(home, 'src'), { recursive: true, encoding: 'utf8' })
-    .filter((file) => file.endsWith('.test.ts'))
-    .map((file) => path.join(home, 'src', file));
+  const files = ['src', 'bench'].flatMap((folder) =>
+    readdirSync(path.join(home, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.test.ts'))
+      .map((file) => path.join(home, folder, file)),
+  );
   const weight = (file: string): number =>
     file.endsWith('.lab.test.ts') ? 0 : file.endsWith('.netns.test.ts') ? 1 : 2;
   return files.sort((a, b) => weight(a) - weight(b) || a.localeCompare(b));
