@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -36,8 +36,16 @@ before(async () => {
   installConflist(path.join(folder, 'net.d'), { socket: node.socket, spoolDir: node.spool });
 });
 after(async () => {
-  rmSync(folder, { recursive: true, force: true });
   await node.close();
+  // podman binds its storage onto itself, and a clean-up process of its own may still be about.
+  await until('the folder is gone', () => {
+    const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+    for (const mount of mounts.map((line) => line.split(' ')[1]!).reverse()) {
+      if (mount?.startsWith(`${folder}/`)) spawnSync('umount', ['-l', mount]);
+    }
+    spawnSync('rm', ['-rf', folder]);
+    return !existsSync(folder);
+  });
 });
 
 const pods = (): string[] =>
@@ -143,6 +151,8 @@ address = "${address}"
     await until('ctr has sent DEL', () => pods().length === 0);
   } finally {
     daemon.kill('SIGTERM');
+    const stubborn = setTimeout(() => daemon.kill('SIGKILL'), 5000);
     await closed;
+    clearTimeout(stubborn);
   }
 });
