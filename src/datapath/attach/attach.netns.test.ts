@@ -210,6 +210,14 @@ test('every change by hand is seen, named and put right, in place where that is 
     },
     { hand: () => ip(node, 'link', 'del', host), text: /^link weft\w+ is missing$/, anew: true },
     { hand: () => ip(netns, 'link', 'del', 'eth0'), text: /^link weft\w+ is missing$/, anew: true },
+    {
+      hand: () => {
+        ip(node, 'link', 'set', host, 'down');
+        ip(node, 'link', 'set', host, 'name', 'renamed0');
+      },
+      text: /^link weft\w+ is missing$/,
+      anew: true,
+    },
   ];
   for (const { hand, text, anew } of table) {
     const before = index();

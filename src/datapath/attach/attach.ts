@@ -77,8 +77,8 @@ export async function attach(kernel: Kernel, plan: AttachPlan): Promise<void> {
   const steps = attachSteps(plan);
   let failure = firstFailure(await kernel.run(steps));
   if (failure && exists(steps, failure)) {
-    // Ours from before: a veth that a crash left, or one that was detached and not yet reaped.
-    await removeLinks(kernel, [plan.link.name]);
+    // Ours from before: a veth that a crash left, one that was detached and not yet reaped, or one that was renamed.
+    await removeLinks(kernel, [plan.link.name, ...(await renamedLinks(kernel, plan))]);
     failure = firstFailure(await kernel.run(steps));
     if (failure && exists(steps, failure)) {
       const { ifname, netns } = plan.attachment;
@@ -125,6 +125,15 @@ async function removeLinks(kernel: Kernel, names: readonly string[]): Promise<vo
   ]);
   const failure = failures.find((f) => !f.gone);
   if (failure) throw errorOf(failure);
+}
+
+/** Host sides of this attachment under another name: a link keeps its alias when somebody renames it. */
+async function renamedLinks(kernel: Kernel, { link }: AttachPlan): Promise<string[]> {
+  // An alias that had to be cut may be that of two attachments.
+  if (link.alias === undefined || Buffer.byteLength(link.alias) >= 255) return [];
+  return (await kernel.dump('', ['link'])).flatMap((found) =>
+    found.kind === 'link' && found.alias === link.alias && found.name !== link.name ? found.name : [],
+  );
 }
 
 function firstFailure(result: RunResult): OpFailure | undefined {
