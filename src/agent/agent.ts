@@ -15,7 +15,7 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { installConflist, installPlugin } from '../cni/install.ts';
-import { CniServer } from '../cni/server.ts';
+import { attachedMarker, CniServer } from '../cni/server.ts';
 import { Spool } from '../cni/spool.ts';
 import { EventRecorder } from '../controllers/event-recorder.ts';
 import { LINK_KINDS } from '../datapath/links/link-reconciler.ts';
@@ -136,7 +136,7 @@ export class Agent implements AsyncDisposable {
       clock: this.#clock,
       logger: this.#log,
       cooldownSeconds: cni.cooldownSeconds,
-      marker: path.join(stateDir, 'attached'),
+      marker: attachedMarker(cni.socket),
       onDrift: ({ attachment, differences, by }) => {
         const { pod, id } = attachment;
         const who = by ? ` by ${by.name ?? 'a process'} (pid ${by.pid})` : '';

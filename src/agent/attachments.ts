@@ -5,7 +5,8 @@
  * answer. Wherever the agent is killed in between, what the store says is what the next start makes true: records without
  * a sandbox are released, links without a record removed, what is missing made again.
  */
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { attachmentId, hostIfnameOf, macOf } from '../attach/names.ts';
 import { DEFAULT_ROUTE, GATEWAY, HOST_MAC, planAttachment } from '../attach/plan-attachment.ts';
 import type { Clock } from '../base/clock.ts';
@@ -358,8 +359,11 @@ export class Attachments implements CniBackend, AsyncDisposable {
     const { marker } = this.#o;
     const wanted = this.#table.size > 0;
     if (marker === undefined || wanted === this.#marked) return;
-    if (wanted) writeFileSync(marker, '');
-    else rmSync(marker, { force: true });
+    if (wanted) {
+      // At start it comes before the socket, which makes the folder.
+      mkdirSync(path.dirname(marker), { recursive: true, mode: 0o755 });
+      writeFileSync(marker, '');
+    } else rmSync(marker, { force: true });
     this.#marked = wanted;
   }
 

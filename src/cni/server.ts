@@ -28,6 +28,14 @@ export interface CniServerOptions {
   onAnswer?: (answer: { command: string; code: number; seconds: number }) => void;
 }
 
+/**
+ * A file beside the socket that is there while pods are attached: without an agent, the plugin answers STATUS by it with 51
+ * instead of 50 (cni/weft-cni.c, pods_are_attached). In /run on purpose: no pod outlives a reboot.
+ */
+export function attachedMarker(socketPath: string): string {
+  return `${socketPath}.attached`;
+}
+
 export class CniServer implements AsyncDisposable {
   readonly #options: Required<Omit<CniServerOptions, 'onAnswer'>> & Pick<CniServerOptions, 'onAnswer'>;
   readonly #server: net.Server;

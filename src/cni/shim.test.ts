@@ -16,7 +16,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 import type { CniBackend } from './backend.ts';
 import { decodeRequest, encodeAnswer, encodeRequest } from './frame.ts';
-import { CniServer } from './server.ts';
+import { attachedMarker, CniServer } from './server.ts';
 import { Spool, type SpooledDel } from './spool.ts';
 import type { AddRequest } from './types.ts';
 
@@ -142,7 +142,7 @@ test('without an agent: 11 for ADD, CHECK and GC, 50 or 51 for STATUS, in the ve
     assert.equal(answer.msg, `the Weft agent does not answer on ${at.socket}`);
   }
   assert.equal(JSON.parse((await exec(at, 'STATUS', conf())).stdout).code, 50);
-  writeFileSync(`${at.socket}.attached`, '');
+  writeFileSync(attachedMarker(at.socket), '');
   assert.equal(JSON.parse((await exec(at, 'STATUS', conf())).stdout).code, 51);
 });
 

@@ -7,7 +7,7 @@
 import path from 'node:path';
 import { systemClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
-import { CniServer } from '../../cni/server.ts';
+import { attachedMarker, CniServer } from '../../cni/server.ts';
 import { Spool } from '../../cni/spool.ts';
 import { openKernel } from '../../kernel/kernel.ts';
 import { SqliteAttachmentStore } from '../../store/attachment-store.ts';
@@ -27,7 +27,7 @@ const attachments = new Attachments({
   clock: systemClock,
   logger,
   cooldownSeconds: Number(cooldown),
-  marker: `${socket}.attached`,
+  marker: attachedMarker(socket),
   onDrift: ({ attachment, differences, by }) =>
     say({ drift: differences.map((d) => d.text), id: attachment.id, by }),
 });
