@@ -14,6 +14,12 @@ const QUIET: Op[] = (['default', 'all'] as const).flatMap((scope) => [
   { op: 'sysctl.write', path: `net/ipv6/conf/${scope}/accept_ra`, value: 0 },
 ]);
 
+/** A machine that comes with the address of another tells its neighbours at once, as network managers do (RFC 5227 §3, RFC 4861 §7.2.6). */
+const ANNOUNCED: Op[] = [
+  { op: 'sysctl.write', path: 'net/ipv4/conf/all/arp_notify', value: 1 },
+  { op: 'sysctl.write', path: 'net/ipv6/conf/all/ndisc_notify', value: 1 },
+];
+
 /** The router: a bridge per subnet, and the link to the outside host. Its namespaces must be there. */
 export function routerSteps(topology: Topology, paths: LabPaths): Step[] {
   const { mtu, outside } = topology;
@@ -74,7 +80,7 @@ export function nodeSteps(node: NodeTopology, topology: Topology, paths: LabPath
   const { bridge } = topology.subnets[node.subnet - 1]!;
   const { mtu } = topology;
   return [
-    { ns: netns, ops: QUIET, continueOnError: true },
+    { ns: netns, ops: [...QUIET, ...ANNOUNCED], continueOnError: true },
     step(paths.netNetns, {
       op: 'link.create',
       link: { kind: 'link', name: node.port, type: 'veth', mtu, peer: { name: 'eth0', netns, mtu } },
