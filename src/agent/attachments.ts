@@ -1,7 +1,7 @@
 /**
  * The node's attachments: what a CNI request does, from the address to the answer.
  *
- * ADD: DELs that were kept → address → record, durable → kernel → answer. DEL: traffic ended → record released, durable →
+ * ADD: DELs that were kept → address → kernel, and the record durable beside it → answer. DEL: traffic ended → record released, durable →
  * answer. Wherever the agent is killed in between, what the store says is what the next start makes true: records without
  * a sandbox are released, links without a record removed, what is missing made again.
  */
@@ -211,19 +211,32 @@ export class Attachments implements CniBackend, AsyncDisposable {
       await this.#detach([existing]);
     }
     await this.#releaseStale(request, inode);
-    const attachment = this.#record(id, request, inode);
-    try {
-      await this.#reaper.purged(attachment.ips.map(ipOf));
-      await attach(this.#kernel, planAttachment(attachment));
-    } catch (error) {
-      this.#release([attachment]);
-      throw error;
-    }
+    const attachment = this.#allocate(id, request, inode);
+    await this.#realize(attachment);
     return resultOf(attachment, request);
   }
 
-  /** Allocate and commit: from here on the addresses are taken, whatever happens. No await in between. */
-  #record(id: string, request: AddRequest, netnsInode: number): Attachment {
+  /**
+   * Into the kernel and onto the disk, side by side: the kernel works in its own thread while the commit waits for the disk.
+   * Killed in between, a link without a record is removed at the next start, and its ADD was never answered.
+   */
+  async #realize(attachment: Attachment): Promise<void> {
+    let attaching: Promise<void> | undefined;
+    try {
+      await this.#reaper.purged(attachment.ips.map(ipOf));
+      attaching = attach(this.#kernel, planAttachment(attachment));
+      attaching.catch(() => {}); // awaited below; a failed commit comes first
+      this.#o.store.put(attachment);
+      await attaching;
+    } catch (error) {
+      await attaching?.catch(() => {});
+      await this.#detach([attachment]);
+      throw error;
+    }
+  }
+
+  /** Addresses and the record, in memory: from here on they are taken. */
+  #allocate(id: string, request: AddRequest, netnsInode: number): Attachment {
     const { network, ipam } = this.#ready();
     const mtu = request.config.mtu ?? network.mtu;
     const ips = ipam.allocate(id, request.ips);
@@ -247,7 +260,6 @@ export class Attachments implements CniBackend, AsyncDisposable {
         ...(request.pod && { pod: request.pod }),
         createdAt: new Date(this.#o.clock.now()).toISOString(),
       };
-      this.#o.store.put(attachment);
       this.#table.upsert(attachment);
       this.#mark();
       return attachment;
