@@ -13,6 +13,7 @@ import type { AgentConfig } from '../api/config.ts';
 import type { Node, ObjectReference } from '../api/types.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
+import { type Cidr, cidrOverlaps } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
 import { installConflist, installPlugin } from '../cni/install.ts';
 import { attachedMarker, CniServer } from '../cni/server.ts';
@@ -27,7 +28,7 @@ import { loadKubeconfig } from '../informers/kubeconfig.ts';
 import { openKernel } from '../kernel/kernel.ts';
 import type { Kernel, KernelEvent } from '../kernel/types.ts';
 import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
-import type { ReadTable } from '../state/table.ts';
+import type { Change, ReadTable } from '../state/table.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import { SqliteAttachmentStore } from '../store/attachment-store.ts';
 import { Attachments } from './attachments.ts';
@@ -249,8 +250,29 @@ export class Agent implements AsyncDisposable {
       },
     });
     this.#closing.defer(() => this.#status.close());
+    this.#closing.use(this.#nodes.table.subscribe((changes) => this.#onNodes(changes)));
     this.#status.start();
     this.#status.trigger();
+  }
+
+  /** Somebody deleted our Node, or emptied its status: without it, no other node has a route to our pods. */
+  #onNodes(changes: Change<NodeRow>[]): void {
+    for (const { key, old, new: now } of changes) {
+      if (key !== this.#config.nodeName || !old) continue;
+      const lost = old.fabric.nodeIPs.some((ip) => !now?.fabric.nodeIPs.includes(ip));
+      if (!now || now.uid !== old.uid || lost) this.#status.trigger();
+    }
+  }
+
+  /** What a Node made anew must keep, unless another node has it by now. */
+  #podCIDRsInUse(): Cidr[] {
+    if (!this.#memory || this.#attachments.table.size === 0) return [];
+    const { podCIDRs } = this.#memory;
+    for (const { key, fabric } of this.#nodes.table.values()) {
+      if (key === this.#config.nodeName) continue;
+      if (fabric.podCIDRs.some((other) => podCIDRs.some((own) => cidrOverlaps(own, other)))) return [];
+    }
+    return podCIDRs;
   }
 
   async #writeStatus(): Promise<void> {
@@ -262,6 +284,7 @@ export class Agent implements AsyncDisposable {
       name: this.#config.nodeName,
       addresses: this.#underlay.nodeIPs,
       annotations: { [VTEP_MAC_ANNOTATION]: vtepMac(this.#config.nodeName) },
+      podCIDRs: this.#podCIDRsInUse(),
     };
     if (!this.#registration) {
       this.#registration = new NodeRegistration({

@@ -10,7 +10,7 @@ import { isConflict, isNotFound } from '../api/errors.ts';
 import type { Condition, Lease, Node } from '../api/types.ts';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
-import type { Ip } from '../base/ip.ts';
+import type { Cidr, Ip } from '../base/ip.ts';
 import type { Logger } from '../base/log.ts';
 
 /** Kubernetes' own numbers (kubelet --node-lease-duration-seconds, --node-status-update-frequency). */
@@ -22,6 +22,8 @@ export interface NodeFacts {
   name: string;
   addresses: Ip[];
   annotations: Record<string, string>;
+  /** Pods here hold addresses of these: a Node that has to be made again keeps them. */
+  podCIDRs?: Cidr[];
 }
 
 export class NodeRegistration {
@@ -33,6 +35,8 @@ export class NodeRegistration {
   #facts: NodeFacts;
   #beating: Promise<void> | undefined;
   #lastStatus = '';
+  /** As {@link register} last found it. */
+  #node: Node | undefined;
 
   constructor(options: {
     client: ApiClient;
@@ -50,7 +54,7 @@ export class NodeRegistration {
 
   /** Create the Node or bring it up to date. Retries are the caller's. @throws ApiError, WEFT_API_UNREACHABLE */
   async register(): Promise<Node> {
-    const { name, annotations } = this.#facts;
+    const { name, annotations, podCIDRs = [] } = this.#facts;
     const labels = {
       'kubernetes.io/hostname': name,
       'kubernetes.io/os': 'linux',
@@ -61,19 +65,21 @@ export class NodeRegistration {
         await this.#client.get(NODES, { name });
       } catch (error) {
         if (!isNotFound(error)) throw error;
+        if (this.#node) this.#log.warn('the Node object was deleted while its agent runs; it is made again');
         await this.#client.create<Node>(NODES, {
           apiVersion: 'v1',
           kind: 'Node',
           metadata: { name, labels, annotations },
-          spec: {},
+          spec: podCIDRs.length > 0 ? { podCIDR: podCIDRs[0]!, podCIDRs } : {},
         });
       }
     }
-    return await this.#client.patch(
+    this.#node = await this.#client.patch<Node>(
       NODES,
       { name },
       { metadata: this.#owns ? { annotations, labels } : { annotations } },
     );
+    return this.#node;
   }
 
   /** The node has other addresses or annotations than before. */
@@ -83,14 +89,26 @@ export class NodeRegistration {
   }
 
   /**
-   * Write the conditions and addresses; does nothing when they are as last written.
+   * Write the conditions and addresses; does nothing when they are as last written, to this very Node object. To be called after
+   * {@link update}.
    * `reason` and `message` explain a node that is not ready.
    */
   async setReady(ready: boolean, reason: string, message: string): Promise<void> {
-    const fingerprint = JSON.stringify([this.#facts.addresses, ready, reason, message]);
-    if (fingerprint === this.#lastStatus) return;
+    const uid = this.#node?.metadata.uid;
+    const fingerprint = JSON.stringify([uid, this.#facts.addresses, ready, reason, message]);
+    if (fingerprint === this.#lastStatus && this.#bearsStatus()) return;
     await this.#writeStatus(ready, reason, message);
     this.#lastStatus = fingerprint;
+  }
+
+  /** Whether what we wrote is there still; what others made of the conditions is their affair (Ready of a silent node is Unknown). */
+  #bearsStatus(): boolean {
+    const { addresses = [], conditions = [] } = this.#node?.status ?? {};
+    const types = this.#owns ? ['NetworkUnavailable', 'Ready'] : ['NetworkUnavailable'];
+    return (
+      types.every((type) => conditions.some((condition) => condition.type === type)) &&
+      (!this.#owns || this.#facts.addresses.every((ip) => addresses.some(({ address }) => address === ip)))
+    );
   }
 
   async #writeStatus(ready: boolean, reason: string, message: string): Promise<void> {
