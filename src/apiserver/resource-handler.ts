@@ -202,8 +202,9 @@ export class ResourceHandler {
       parseFieldValidation(query.get('fieldValidation')),
       warner(response),
     );
-    const { name } = input.object.metadata;
-    if (name) authorize(identity, { ...target, path: '', name });
+    // Without a name (generateName) it is nobody's own: '' must not pass for "not known yet".
+    const { name = '' } = input.object.metadata;
+    authorize(identity, { ...target, path: '', name });
     if (kind.namespaced) await this.#requireNamespace(kind, name, namespace as string);
     const object = await this.registry(kind).create(input, namespace, dryRun);
     sendText(response, 201, objectTextAs(kind, form, object, Date.now()));

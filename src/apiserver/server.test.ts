@@ -433,6 +433,7 @@ describe('authorization', () => {
     const node = await server.client({ user: 'system:node:n7', groups: ['system:nodes'] });
     assert.equal((await node.post('/api/v1/nodes', { metadata: { name: 'n7' } })).code, 201);
     assert.equal((await node.post('/api/v1/nodes', { metadata: { name: 'n8' } })).code, 403);
+    assert.equal((await node.post('/api/v1/nodes', { metadata: { generateName: 'n7' } })).code, 403);
     assert.equal((await node.patch('/api/v1/nodes/n7/status', { status: {} })).code, 200);
     assert.equal(
       (await node.patch('/api/v1/nodes/with-status', { metadata: { labels: { a: 'b' } } })).code,
