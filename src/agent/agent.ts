@@ -165,7 +165,7 @@ export class Agent implements AsyncDisposable {
       backend: this.#attachments,
       logger: this.#log,
       onAnswer: ({ command, code, seconds }) =>
-        this.#metrics.cniSeconds.observe({ command, code: String(code) }, seconds),
+        this.#metrics.cniSeconds.observe(seconds, { command, code: String(code) }),
     });
     this.#closing.use(server);
     await server.listen();
@@ -216,7 +216,7 @@ export class Agent implements AsyncDisposable {
     this.#closing.defer(() => watch.close());
     this.#nodes.synced.then(
       () => {
-        this.#metrics.synced.set({ kind: 'nodes' }, 1);
+        this.#metrics.synced.set(1, { kind: 'nodes' });
         this.#network.start();
       },
       () => {}, // closed before

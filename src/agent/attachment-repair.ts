@@ -59,7 +59,7 @@ export class AttachmentRepair {
   handleKernelEvents(events: readonly KernelEvent[]): void {
     for (const event of events) {
       if (event.type === 'resync') this.#all = true;
-      else if (event.type === 'nft' || event.own) continue;
+      else if (event.type === 'nft' || event.type === 'sysctl' || event.own) continue;
       else for (const { id } of this.#concerned(event.object)) this.#suspects.set(id, event.by);
     }
     if (this.#all || this.#suspects.size > 0) this.#schedule(SETTLE_MS);

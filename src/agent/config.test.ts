@@ -80,17 +80,17 @@ test('any JSON either is a configuration or a coded error', () => {
   );
 });
 
-test('a file: YAML, JSON, missing, broken', () => {
+test('a file: YAML, JSON, missing, broken', async () => {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'weft-config-'));
   try {
     const file = path.join(dir, 'c.yaml');
     writeFileSync(file, 'nodeName: a\nkubeconfig: /k\nfabric: {backend: host-gw}\n');
-    assert.equal(loadAgentConfig(file).fabric.backend, 'host-gw');
+    assert.equal((await loadAgentConfig(file)).fabric.backend, 'host-gw');
     writeFileSync(file, JSON.stringify(minimal));
-    assert.equal(loadAgentConfig(file).nodeName, 'n1');
-    writeFileSync(file, '{a: [');
-    assert.throws(() => loadAgentConfig(file), { code: 'WEFT_BAD_CONFIG' });
-    assert.throws(() => loadAgentConfig(path.join(dir, 'none')), { code: 'WEFT_BAD_CONFIG' });
+    assert.equal((await loadAgentConfig(file)).nodeName, 'n1');
+    writeFileSync(file, 'a: [');
+    await assert.rejects(loadAgentConfig(file), { code: 'WEFT_BAD_CONFIG' });
+    await assert.rejects(loadAgentConfig(path.join(dir, 'none')), { code: 'WEFT_BAD_CONFIG' });
   } finally {
     rmSync(dir, { recursive: true });
   }

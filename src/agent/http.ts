@@ -3,8 +3,8 @@
  */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Registry } from 'prom-client';
 import { WeftError } from '../base/errors.ts';
+import { METRICS_CONTENT_TYPE, type MetricRegistry } from '../base/metrics.ts';
 
 export interface Health {
   /** Empty: all is well. Otherwise what is not, one sentence each. */
@@ -21,7 +21,7 @@ export async function serveHealth(
   address: string,
   port: number,
   health: Health,
-  registry: Registry,
+  registry: MetricRegistry,
 ): Promise<HealthServer> {
   const server = createServer((request, response) => {
     const answer = (code: number, text: string, type = 'text/plain; charset=utf-8'): void => {
@@ -37,8 +37,8 @@ export async function serveHealth(
       case '/readyz':
         return check(health.ready());
       case '/metrics':
-        void registry.metrics().then(
-          (text) => answer(200, text, registry.contentType),
+        void registry.text().then(
+          (text) => answer(200, text, METRICS_CONTENT_TYPE),
           (error: unknown) => answer(500, `${String(error)}\n`),
         );
         return;

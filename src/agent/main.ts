@@ -5,7 +5,7 @@ import { loadAgentConfig } from './config.ts';
 
 /** @throws WEFT_BAD_CONFIG, and whatever keeps the agent from starting */
 export async function run(configFile: string): Promise<void> {
-  const config = loadAgentConfig(configFile);
+  const config = await loadAgentConfig(configFile);
   const logger = createLogger('agent').child({ node: config.nodeName });
   const stop = new Promise<string>((resolve) => {
     process.once('SIGTERM', resolve);

@@ -144,7 +144,7 @@ export class NodeNetwork {
           this.#auditFilter = true;
         }
         this.#loop.trigger();
-      } else if (this.#concernsUnderlay(event)) {
+      } else if (event.type !== 'sysctl' && this.#concernsUnderlay(event)) {
         this.#underlayChanged = true;
         this.#loop.trigger();
       }
@@ -173,10 +173,10 @@ export class NodeNetwork {
       metrics.operations.inc({ part: 'filter' }, changed.length);
       await this.#compose();
     } catch (error) {
-      metrics.syncSeconds.observe({ part: 'node', result: 'error' }, (clock.now() - began) / 1000);
+      metrics.syncSeconds.observe((clock.now() - began) / 1000, { part: 'node', result: 'error' });
       throw error;
     }
-    metrics.syncSeconds.observe({ part: 'node', result: 'ok' }, (clock.now() - began) / 1000);
+    metrics.syncSeconds.observe((clock.now() - began) / 1000, { part: 'node', result: 'ok' });
     metrics.nodes.set(this.#options.nodes.size);
     metrics.fabricProblems.set(plan.problems.length);
     this.#tellProblems(plan.problems);

@@ -215,7 +215,7 @@ function writePrivate(path: string, text: string): void {
   renameSync(temporary, path);
 }
 
-/** A kubeconfig with everything inline. `server` is a URL. */
+/** A kubeconfig with everything inline, as JSON, which is YAML that readers need no library for. `server` is a URL. */
 export function kubeconfigText(options: {
   server: string;
   ca: string;
@@ -225,30 +225,19 @@ export function kubeconfigText(options: {
   name?: string;
   namespace?: string;
 }): string {
-  const name = JSON.stringify(options.name ?? 'weft');
+  const { name = 'weft', namespace } = options;
   const data = (pem: string): string => Buffer.from(pem).toString('base64');
-  return [
-    'apiVersion: v1',
-    'kind: Config',
-    `current-context: ${name}`,
-    'clusters:',
-    `- name: ${name}`,
-    '  cluster:',
-    `    server: ${JSON.stringify(options.server)}`,
-    `    certificate-authority-data: ${data(options.ca)}`,
-    'users:',
-    `- name: ${name}`,
-    '  user:',
-    `    client-certificate-data: ${data(options.cert)}`,
-    `    client-key-data: ${data(options.key)}`,
-    'contexts:',
-    `- name: ${name}`,
-    '  context:',
-    `    cluster: ${name}`,
-    `    user: ${name}`,
-    ...(options.namespace ? [`    namespace: ${JSON.stringify(options.namespace)}`] : []),
-    '',
-  ].join('\n');
+  const cluster = { server: options.server, 'certificate-authority-data': data(options.ca) };
+  const user = { 'client-certificate-data': data(options.cert), 'client-key-data': data(options.key) };
+  const config = {
+    apiVersion: 'v1',
+    kind: 'Config',
+    'current-context': name,
+    clusters: [{ name, cluster }],
+    users: [{ name, user }],
+    contexts: [{ name, context: { cluster: name, user: name, ...(namespace && { namespace }) } }],
+  };
+  return `${JSON.stringify(config, undefined, 2)}\n`;
 }
 
 /** {@link kubeconfigText} in a file of mode 0600; folders are made. */
