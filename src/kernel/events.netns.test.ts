@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, test } from 'node:test';
 import type { NetObject, Route } from '../base/net-objects.ts';
 import { actorOf, RouteEvents } from './events.ts';
@@ -42,7 +43,7 @@ const nameOf = (o: NetObject): string => {
 /** `new route 10.0.0.0/8`, without what the kernel adds by itself. */
 const lines = (events: KernelEvent[], kinds: DumpKind[] = everything): string[] =>
   events.flatMap((e) => {
-    if (e.type === 'resync' || e.type === 'nft') return [e.type];
+    if (e.type === 'resync' || e.type === 'nft' || e.type === 'sysctl') return [e.type];
     if (!kinds.includes(e.object.kind)) return [];
     return [`${e.type} ${e.object.kind} ${nameOf(e.object)}`];
   });
@@ -53,6 +54,21 @@ function open(kinds: DumpKind[] = everything, receiveBuffer?: number): { ns: str
   const source = namespaces.use(ns, () => new RouteEvents(namespaces.pin(ns), kinds, receiveBuffer));
   return { ns, source };
 }
+
+test('a switch of forwarding for all devices is told, once for each family; new devices are not mistaken for it', () => {
+  const { ns, source } = open(['link']);
+  using _ = source;
+  const sysctl = (assignment: string): string =>
+    execFileSync('nsenter', [`--net=${ns}`, 'sysctl', '-qw', assignment], { encoding: 'utf8' });
+  sysctl('net.ipv4.ip_forward=1');
+  assert.deepEqual(lines(drain(source), []), ['sysctl']);
+  sysctl('net.ipv6.conf.all.forwarding=1');
+  assert.deepEqual(lines(drain(source), []), ['sysctl']);
+  sysctl('net.ipv4.ip_forward=1');
+  sysctl('net.ipv4.conf.lo.forwarding=0');
+  ip(ns, 'link', 'add', 'na', 'type', 'veth', 'peer', 'name', 'nb');
+  assert.deepEqual(lines(drain(source), []), []);
+});
 
 test('every kind of object, changed by us: our own', () => {
   const { ns, source } = open();

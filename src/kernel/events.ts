@@ -18,7 +18,7 @@ import { dumpLinkMessages, dumpObjects, linkNames, nameTable } from './rtnl.ts';
 import type { Actor, DumpKind, KernelEvent } from './types.ts';
 
 const groupsOf: Record<DumpKind, number[]> = {
-  link: [c.GROUP_LINK],
+  link: [c.GROUP_LINK, c.GROUP_IPV4_NETCONF, c.GROUP_IPV6_NETCONF],
   address: [c.GROUP_IPV4_ADDRESS, c.GROUP_IPV6_ADDRESS],
   route: [c.GROUP_IPV4_ROUTE, c.GROUP_IPV6_ROUTE],
   rule: [c.GROUP_IPV4_RULE, c.GROUP_IPV6_RULE],
@@ -92,6 +92,10 @@ export class RouteEvents implements Disposable {
   }
 
   #translate(message: NlMessage, actors: Map<number, Actor | undefined>, events: KernelEvent[]): void {
+    if (message.type === c.RTM_NEWNETCONF) {
+      if (isForAllDevices(message.payload)) events.push({ type: 'sysctl', own: false });
+      return;
+    }
     let decoded: DecodedObject | undefined;
     try {
       decoded = decodeObject(message, nameTable(this.#names));
@@ -150,6 +154,12 @@ export class RouteEvents implements Disposable {
   [Symbol.dispose](): void {
     this.socket.close();
   }
+}
+
+/** Whether a netconf message (linux/netconf.h) is about `conf/all`: its first attribute is the interface, -1 for all. */
+function isForAllDevices(payload: Uint8Array): boolean {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  return view.byteLength >= 12 && view.getUint16(6, true) === 1 && view.getInt32(8, true) === -1;
 }
 
 /** IPv4 routes, without those the kernel makes for addresses (RTPROT_KERNEL): it brings them back itself. */

@@ -107,6 +107,8 @@ export type KernelEvent =
   | { type: 'delete'; object: NetObject; by?: Actor; own: boolean }
   /** A ruleset transaction was committed; `tables` names the tables it touched, as `family name`. */
   | { type: 'nft'; generation: number; tables: string[]; by?: Actor; own: boolean }
+  /** Forwarding or reverse-path filtering was switched for all devices; told where links are watched. The kernel names nobody. */
+  | { type: 'sysctl'; own: false }
   /** Events were lost (ENOBUFS): the subscriber must dump and compare anew. */
   | { type: 'resync' };
 

@@ -33,7 +33,7 @@ export class Suspects {
 
   /** Whether a comparison is called for; `waiting`: something desired could not be made yet. */
   concerns(event: KernelEvent, waiting: boolean): boolean {
-    if (event.type === 'resync') return true;
+    if (event.type === 'resync' || event.type === 'sysctl') return true;
     if (event.type === 'nft' || event.own) return false;
     const { object } = event;
     const key = netObjectKey(object);

@@ -16,6 +16,7 @@ export const RTM_GETNEIGH = 30;
 export const RTM_NEWRULE = 32;
 export const RTM_DELRULE = 33;
 export const RTM_GETRULE = 34;
+export const RTM_NEWNETCONF = 80;
 
 export const AF_UNSPEC = 0;
 export const AF_INET = 2;
@@ -34,6 +35,8 @@ export const GROUP_IPV4_RULE = 8;
 export const GROUP_IPV6_ADDRESS = 9;
 export const GROUP_IPV6_ROUTE = 11;
 export const GROUP_IPV6_RULE = 19;
+export const GROUP_IPV4_NETCONF = 24;
+export const GROUP_IPV6_NETCONF = 25;
 
 /** What the codecs ask about interfaces when they read: messages carry numbers, values carry names. */
 export type NameOf = (index: number) => string;
