@@ -10,7 +10,7 @@ import path from 'node:path';
 import { attachmentId, hostIfnameOf, macOf } from '../attach/names.ts';
 import { DEFAULT_ROUTE, GATEWAY, HOST_MAC, planAttachment } from '../attach/plan-attachment.ts';
 import type { Clock } from '../base/clock.ts';
-import { WeftError } from '../base/errors.ts';
+import { messageOf, WeftError } from '../base/errors.ts';
 import { type Cidr, familyOf, hostCidr, type Ip, parseCidr } from '../base/ip.ts';
 import { KeyedMutex } from '../base/keyed-mutex.ts';
 import type { Logger } from '../base/log.ts';
@@ -367,16 +367,21 @@ export class Attachments implements CniBackend, AsyncDisposable {
 
   #marked: boolean | undefined;
 
+  /** The mark is advice for the plugin: no ADD or DEL fails for it. */
   #mark(): void {
-    const { marker } = this.#o;
+    const { marker, logger } = this.#o;
     const wanted = this.#table.size > 0;
     if (marker === undefined || wanted === this.#marked) return;
-    if (wanted) {
-      // At start it comes before the socket, which makes the folder.
-      mkdirSync(path.dirname(marker), { recursive: true, mode: 0o755 });
-      writeFileSync(marker, '');
-    } else rmSync(marker, { force: true });
-    this.#marked = wanted;
+    try {
+      if (wanted) {
+        // At start it comes before the socket, which makes the folder.
+        mkdirSync(path.dirname(marker), { recursive: true, mode: 0o755 });
+        writeFileSync(marker, '');
+      } else rmSync(marker, { force: true });
+      this.#marked = wanted;
+    } catch (error) {
+      logger.warn({ marker, error: messageOf(error) }, 'cannot leave the mark of attached pods');
+    }
   }
 
   /** Stop repairing and remove what is detached. Pods stay attached. The store and the kernel are the caller's. */
