@@ -60,7 +60,11 @@ export class AttachmentRepair {
     for (const event of events) {
       if (event.type === 'resync') this.#all = true;
       else if (event.type === 'nft' || event.type === 'sysctl' || event.own) continue;
-      else for (const { id } of this.#concerned(event.object)) this.#suspects.set(id, event.by);
+      else {
+        // Of one change the kernel may send several notices, and not name who in each.
+        for (const { id } of this.#concerned(event.object))
+          this.#suspects.set(id, event.by ?? this.#suspects.get(id));
+      }
     }
     if (this.#all || this.#suspects.size > 0) this.#schedule(SETTLE_MS);
   }
