@@ -37,9 +37,10 @@ test('an Event as kubectl shows it', async () => {
   assert.equal(event!.firstTimestamp, '2026-01-01T00:00:00Z');
   assert.deepEqual(event!.source, { component: 'weft-agent', host: 'n1' });
   const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'web', uid: 'u2' } };
-  recorder.event(referenceTo(pod), 'Normal', 'Attached', 'eth0');
+  recorder.event(referenceTo(pod), 'Normal', 'Attached', 'eth0', 'n2');
   await recorder.close();
   assert.equal(api.all(EVENTS)[1]!.metadata.namespace, 'web');
+  assert.deepEqual(api.all(EVENTS)[1]!.source, { component: 'weft-agent', host: 'n2' });
 });
 
 test('the same again is counted, in one write for all of one go', async () => {

@@ -37,6 +37,8 @@ const CACHE_SIZE = 1024;
 /** Events that wait for the server; of more the oldest are dropped. */
 const QUEUE_SIZE = 256;
 const ATTEMPTS = 8;
+/** What Kubernetes takes of a message at most (core/v1 Event). */
+const MESSAGE_LENGTH = 1024 - '(combined from similar events): '.length;
 
 interface Told {
   event: Event;
@@ -60,12 +62,21 @@ export class EventRecorder {
     this.#options = options;
   }
 
-  /** @param reason One CamelCase word, the same for everything that is counted and searched together. */
-  event(about: ObjectReference, type: EventType, reason: string, message: string): void {
+  /**
+   * @param reason One CamelCase word, the same for everything that is counted and searched together.
+   * @param host Node it happened on, for who speaks of several.
+   */
+  event(
+    about: ObjectReference,
+    type: EventType,
+    reason: string,
+    message: string,
+    host = this.#options.host,
+  ): void {
     if (this.#closing.signal.aborted) return;
     const now = this.#options.clock.now();
     const object = [about.kind, about.namespace ?? '', about.name, about.uid ?? ''].join('/');
-    const text = this.#combined(`${object} ${type} ${reason}`, message, now);
+    const text = this.#combined(`${object} ${type} ${reason}`, message.slice(0, MESSAGE_LENGTH), now);
     const key = `${object} ${type} ${reason} ${text.key}`;
     let told = this.#told.get(key);
     const allowed = this.#allowed(object, now);
@@ -81,7 +92,8 @@ export class EventRecorder {
         lastTimestamp: time,
         message: text.message,
       };
-    } else told = { event: this.#make(about, type, reason, text.message, time, now), stored: undefined };
+    } else
+      told = { event: this.#make(about, type, reason, text.message, host, time, now), stored: undefined };
     this.#told.set(key, told);
     if (!allowed) return; // counted; the server hears of it with the next one that is allowed
     this.#queue.add(told);
@@ -131,10 +143,11 @@ export class EventRecorder {
     type: EventType,
     reason: string,
     message: string,
+    host: string | undefined,
     time: string,
     now: number,
   ): Event {
-    const { component, host } = this.#options;
+    const { component } = this.#options;
     return {
       apiVersion: 'v1',
       kind: 'Event',

@@ -21,13 +21,13 @@ import { ensureCa, issueClient, kubeconfigText } from '../apiserver/pki.ts';
 import { systemClock } from '../base/clock.ts';
 import { messageOf, WeftError } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import { EventRecorder } from '../controllers/event-recorder.ts';
 import { apiTables } from '../informers/api-tables.ts';
 import { HttpApiClient } from '../informers/http-client.ts';
 import { openKernel } from '../kernel/kernel.ts';
 import type { Kernel } from '../kernel/types.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import { type Progress, type Request, serveControl } from './control.ts';
-import { EventRecorder } from './events.ts';
 import { ensureMounts, ensureNodeNamespaces, unbindBelow } from './namespaces.ts';
 import { ensureNode, ensureRouter, freePort } from './network.ts';
 import { HOME, type LabPaths, labPaths } from './paths.ts';
@@ -94,7 +94,6 @@ class LabDaemon {
   #topology: Topology;
   #kernel!: Kernel;
   #client!: HttpApiClient;
-  #events!: EventRecorder;
   #pods!: SourcedTable<PodRow>;
   #nodes!: SourcedTable<NodeRow>;
   #runner!: PodRunner;
@@ -400,12 +399,11 @@ class LabDaemon {
       () => this.#nodes.close(),
     );
     await Promise.all([this.#pods.synced, this.#nodes.synced]);
-    this.#events = new EventRecorder(this.#client, this.#log, 'weft-lab');
     this.#runner = new PodRunner({
       paths: this.#paths,
       client: this.#client,
       sandboxes: new SandboxManager(this.#kernel, this.#paths),
-      events: this.#events,
+      events: this.#recorder('weft-lab'),
       clock: systemClock,
       log: this.#log,
       kernel: this.#kernel,
@@ -418,7 +416,7 @@ class LabDaemon {
       pods: this.#pods.table,
       nodes: this.#nodes.table,
       client: this.#client,
-      events: new EventRecorder(this.#client, this.#log, 'weft-scheduler'),
+      events: this.#recorder('weft-scheduler'),
       logger: this.#log,
     });
     this.#closers.push(
@@ -426,6 +424,17 @@ class LabDaemon {
       () => this.#scheduling.close(),
     );
     this.#say('scheduler and pod runner run');
+  }
+
+  #recorder(component: string): EventRecorder {
+    const recorder = new EventRecorder({
+      client: this.#client,
+      component,
+      clock: systemClock,
+      logger: this.#log,
+    });
+    this.#closers.push(() => recorder.close());
+    return recorder;
   }
 
   async #connect(node: string, ip: string, port: number): Promise<Socket> {

@@ -4,8 +4,9 @@ import { ApiError } from '../api/errors.ts';
 import type { Condition, Node, Pod } from '../api/types.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { EventRecorder } from '../controllers/event-recorder.ts';
 import type { ReadTable } from '../state/table.ts';
-import type { EventRecorder } from './events.ts';
+import { podReference } from './pods/pod-reference.ts';
 import type { PodRow } from './pods/pod-runner.ts';
 import { chooseNode } from './scheduler.ts';
 
@@ -95,7 +96,7 @@ export class Scheduling {
     if ('reason' in choice) {
       const before = pod.status?.conditions?.find(({ type }) => type === 'PodScheduled');
       if (before?.status === 'False' && before.message === choice.reason) return;
-      this.#events.about(pod, 'Warning', 'FailedScheduling', choice.reason);
+      this.#events.event(podReference(pod), 'Warning', 'FailedScheduling', choice.reason);
       const condition: Condition = {
         type: 'PodScheduled',
         status: 'False',
@@ -124,8 +125,8 @@ export class Scheduling {
       { subresource: 'binding' },
     );
     this.#assumed.set(key, { ...pod, spec: { ...pod.spec, nodeName: choice.node } });
-    this.#events.about(
-      pod,
+    this.#events.event(
+      podReference(pod),
       'Normal',
       'Scheduled',
       `Successfully assigned ${namespace}/${name} to ${choice.node}`,

@@ -12,11 +12,12 @@ import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Ip } from '../../base/ip.ts';
 import type { Logger } from '../../base/log.ts';
-import type { EventRecorder } from '../events.ts';
+import type { EventRecorder, EventType } from '../../controllers/event-recorder.ts';
 import type { LabPaths } from '../paths.ts';
 import { CNI_TRY_AGAIN, CniError } from './cni.ts';
 import { type ContainerFolders, ContainerRun } from './container.ts';
 import { PodContainer } from './pod-container.ts';
+import { podReference } from './pod-reference.ts';
 import type { Sandbox, SandboxManager } from './sandbox.ts';
 import { podStatus } from './status.ts';
 
@@ -132,6 +133,10 @@ export class PodWorker {
     return `${this.#pod.metadata.namespace}/${this.#pod.metadata.name}`;
   }
 
+  #tell(type: EventType, reason: string, message: string): void {
+    this.#deps.events.event(podReference(this.#pod), type, reason, message, this.#pod.spec.nodeName);
+  }
+
   #sleep(ms: number | undefined): Promise<void> {
     return new Promise((resolve) => {
       const timer = ms === undefined ? undefined : setTimeout(() => this.#wakeUp?.(), Math.max(1, ms));
@@ -173,15 +178,14 @@ export class PodWorker {
   }
 
   async #makeSandbox(): Promise<Sandbox> {
-    const { sandboxes, events, nodeIPs } = this.#deps;
+    const { sandboxes, nodeIPs } = this.#deps;
     const node = this.#pod.spec.nodeName!;
     try {
       return await sandboxes.ensure(this.#pod, nodeIPs(node));
     } catch (error) {
       const early = error instanceof CniError && error.code === CNI_TRY_AGAIN && this.#failures < QUIET_TRIES;
       if (!early) {
-        events.about(
-          this.#pod,
+        this.#tell(
           'Warning',
           'FailedCreatePodSandBox',
           `Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox: ${messageOf(error)}`,
@@ -262,7 +266,7 @@ export class PodWorker {
     for (const container of [...this.#init, ...this.#containers]) {
       container.stopProbes();
       if (container.running && !this.#gone) {
-        this.#deps.events.about(pod, 'Normal', 'Killing', `Stopping container ${container.spec.name}`);
+        this.#tell('Normal', 'Killing', `Stopping container ${container.spec.name}`);
       }
     }
     await this.#stopContainers(grace * 1000);
@@ -334,7 +338,7 @@ export class PodWorker {
       spec,
       folders: this.#folders(spec.name),
       clock: this.#deps.clock,
-      event: (type, reason, message) => this.#deps.events.about(this.#pod, type, reason, message),
+      event: (type, reason, message) => this.#tell(type, reason, message),
       changed: () => this.wake(),
       connect: (ip, port) => this.#deps.connect(this.#pod.spec.nodeName!, ip, port),
       ...(before && { before: { ready: before.ready, started: before.started ?? true } }),

@@ -14,12 +14,12 @@ import { ensureCa, issueClient } from '../../apiserver/pki.ts';
 import { type ApiServer, startApiServer } from '../../apiserver/server.ts';
 import { systemClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
+import { EventRecorder } from '../../controllers/event-recorder.ts';
 import { apiTables } from '../../informers/api-tables.ts';
 import { HttpApiClient } from '../../informers/http-client.ts';
 import { openKernel } from '../../kernel/kernel.ts';
 import type { Kernel } from '../../kernel/types.ts';
 import { destroyLab } from '../destroy.ts';
-import { EventRecorder } from '../events.ts';
 import { ensureMounts, ensureNodeNamespaces } from '../namespaces.ts';
 import { ensureNode, ensureRouter } from '../network.ts';
 import { type LabPaths, labPaths } from '../paths.ts';
@@ -122,7 +122,12 @@ export class PodLab {
       client: this.client,
       kernel: this.kernel,
       sandboxes: new SandboxManager(this.kernel, this.paths),
-      events: new EventRecorder(this.client, silentLogger, 'weft-lab'),
+      events: new EventRecorder({
+        client: this.client,
+        component: 'weft-lab',
+        clock: systemClock,
+        logger: silentLogger,
+      }),
       clock: systemClock,
       log: silentLogger,
       hasNode: (name) => name === this.node,
