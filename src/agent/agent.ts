@@ -101,9 +101,9 @@ export class Agent implements AsyncDisposable {
 
   async #start(): Promise<void> {
     const config = this.#config;
-    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
     const [kernel, access] = await Promise.all([openKernel(), loadKubeconfig(config.kubeconfig)]);
     this.#kernel = this.#closing.use(kernel);
+    mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
     this.#client = new HttpApiClient(access, { userAgent: `weft-agent/${config.nodeName}` });
     this.#closing.defer(() => this.#client.close());
     this.#events = new EventRecorder({

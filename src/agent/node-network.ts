@@ -15,7 +15,8 @@ import { type Drift, LinkReconciler } from '../datapath/links/link-reconciler.ts
 import { composeWithForeign } from '../datapath/nftables/compose-with-foreign.ts';
 import { NodeFilterReconciler } from '../datapath/nftables/reconcile.ts';
 import { FabricCompiler } from '../fabric/compiler.ts';
-import type { Kernel, KernelEvent } from '../kernel/types.ts';
+import { NODE_FEATURES, orMissingFeature } from '../kernel/require-features.ts';
+import type { Kernel, KernelEvent, KernelFeatures } from '../kernel/types.ts';
 import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
 import type { ReadTable } from '../state/table.ts';
 import { Loop } from './loop.ts';
@@ -77,6 +78,7 @@ export class NodeNetwork {
   /** When links were last compared in full, and the sysctls that were applied then. */
   #comparedAt = Number.NEGATIVE_INFINITY;
   #sysctls = '';
+  #features: Promise<KernelFeatures> | undefined;
 
   constructor(options: NodeNetworkOptions) {
     this.#options = options;
@@ -174,13 +176,19 @@ export class NodeNetwork {
       await this.#compose();
     } catch (error) {
       metrics.syncSeconds.observe((clock.now() - began) / 1000, { part: 'node', result: 'error' });
-      throw error;
+      throw await this.#explained(error);
     }
     metrics.syncSeconds.observe((clock.now() - began) / 1000, { part: 'node', result: 'ok' });
     metrics.nodes.set(this.#options.nodes.size);
     metrics.fabricProblems.set(plan.problems.length);
     this.#tellProblems(plan.problems);
     this.#options.onPlan(plan);
+  }
+
+  /** An ENOENT of nft says little to whoever runs a kernel without a module. Probed once, when something fails. */
+  async #explained(error: unknown): Promise<unknown> {
+    const features = (): Promise<KernelFeatures> => (this.#features ??= this.#options.kernel.features());
+    return await orMissingFeature({ features }, NODE_FEATURES, error);
   }
 
   /** A node that comes or goes costs what it is itself; everything is compared when the plan's ground changed, and in time. */

@@ -1,5 +1,6 @@
 /** Every command and its options. Each command's code is loaded only when it is called. */
 import { Command, InvalidArgumentError } from 'commander';
+import { WeftError } from '../base/errors.ts';
 
 const int =
   (min: number, max: number) =>
@@ -11,6 +12,11 @@ const int =
     return value;
   };
 const list = (value: string, before: string[] = []): string[] => [...before, value];
+
+function requireRoot(): void {
+  if (process.geteuid?.() !== 0)
+    throw new WeftError('WEFT_NOT_ROOT', 'a lab is made of namespaces, links and mounts; this is not root');
+}
 
 export function program(): Command {
   const weft = new Command('weft')
@@ -24,7 +30,8 @@ export function program(): Command {
     weft
       .command(name)
       .description(description)
-      .option('-l, --lab <name>', 'which lab', process.env.WEFT_LAB ?? 'default');
+      .option('-l, --lab <name>', 'which lab', process.env.WEFT_LAB ?? 'default')
+      .hook('preAction', requireRoot);
 
   lab('up', 'boot a cluster on this machine and show it working')
     .option('-n, --nodes <count>', 'nodes', int(1, 64), 3)

@@ -4,6 +4,7 @@ import { release } from 'node:os';
 import { WeftError } from '../base/errors.ts';
 import type { Link, NsPath } from '../base/net-objects.ts';
 import { withScratchNetns } from './netns.ts';
+import { FEATURE_OPTIONS, type Feature } from './require-features.ts';
 import type { KernelFeatures, RunResult, Step } from './types.ts';
 
 /** What a probe uses of the kernel. */
@@ -12,24 +13,6 @@ interface Prober {
   nftApply(ns: NsPath, ruleset: string): void;
   conntrack(ns: NsPath): unknown;
 }
-
-/** The build option behind each feature: what an error can tell the user to look for. */
-export const FEATURE_OPTIONS = {
-  netns: 'CONFIG_NET_NS',
-  ipv6: 'CONFIG_IPV6',
-  veth: 'CONFIG_VETH',
-  bridge: 'CONFIG_BRIDGE',
-  vxlan: 'CONFIG_VXLAN',
-  macvlan: 'CONFIG_MACVLAN',
-  nf_tables: 'CONFIG_NF_TABLES',
-  nft_fib: 'CONFIG_NFT_FIB_INET',
-  nft_nat: 'CONFIG_NFT_NAT',
-  nft_ct: 'CONFIG_NFT_CT',
-  conntrack: 'CONFIG_NF_CT_NETLINK',
-  policy_routing: 'CONFIG_IP_MULTIPLE_TABLES',
-  multipath: 'CONFIG_IP_ROUTE_MULTIPATH',
-} as const;
-export type Feature = keyof typeof FEATURE_OPTIONS;
 
 const links: Link[] = [
   { kind: 'link', name: 'veth0', type: 'veth', peer: { name: 'veth1' }, up: true },
@@ -91,14 +74,4 @@ function succeeds(fn: () => unknown): boolean {
     if (error instanceof WeftError) return false;
     throw error;
   }
-}
-
-/** @throws WEFT_KERNEL_FEATURE_MISSING naming the first feature that is missing, and its build option */
-export function requireFeatures(features: KernelFeatures, names: readonly Feature[]): void {
-  const missing = names.filter((name) => !features.has[name]);
-  if (missing.length === 0) return;
-  const text = missing.map((name) => `${name} (${FEATURE_OPTIONS[name]})`).join(', ');
-  throw new WeftError('WEFT_KERNEL_FEATURE_MISSING', `Linux ${features.release} lacks ${text}`, {
-    details: { missing, release: features.release },
-  });
 }

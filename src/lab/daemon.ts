@@ -25,6 +25,7 @@ import { EventRecorder } from '../controllers/event-recorder.ts';
 import { apiTables } from '../informers/api-tables.ts';
 import { HttpApiClient } from '../informers/http-client.ts';
 import { openKernel } from '../kernel/kernel.ts';
+import { NODE_FEATURES, orMissingFeature } from '../kernel/require-features.ts';
 import type { Kernel } from '../kernel/types.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import { type Progress, type Request, serveControl } from './control.ts';
@@ -42,6 +43,9 @@ import { nodeNumber, type Topology, topologyOf } from './topology.ts';
 
 const MAIN = path.join(HOME, 'src/cli/main.ts');
 const NODE_ARGS = [process.execPath, '--disable-warning=ExperimentalWarning'];
+
+/** What a lab's machines and cables are made of. */
+const LAB_FEATURES = [...NODE_FEATURES, 'bridge', 'ipv6'] as const;
 
 /** What the daemon tells of itself. */
 export interface DaemonStatus {
@@ -125,7 +129,8 @@ class LabDaemon {
     try {
       await this.#start();
       this.#up.resolve();
-    } catch (error) {
+    } catch (cause) {
+      const error = this.#kernel ? await orMissingFeature(this.#kernel, LAB_FEATURES, cause) : cause;
       this.#log.error({ error: messageOf(error) }, 'the lab cannot be started');
       this.#up.reject(error);
     }

@@ -181,3 +181,7 @@ describe('sqlite store', () => {
     }
   });
 });
+
+it('a folder that cannot be made is a named error', () => {
+  assert.throws(() => openSqliteStore({ path: '/dev/null/store.db' }), { code: 'WEFT_STORE_FAILED' });
+});

@@ -70,11 +70,11 @@ interface Watcher {
 export function openSqliteStore(options: SqliteStoreOptions): Store {
   const memory = options.path === ':memory:';
   const fresh = memory || !existsSync(options.path);
-  if (!memory) mkdirSync(dirname(options.path), { recursive: true, mode: 0o700 });
   // SQLite makes its files by the umask; no await stands between setting and restoring it.
   const umask = process.umask(0o077);
   let db: DatabaseSync | undefined;
   try {
+    if (!memory) mkdirSync(dirname(options.path), { recursive: true, mode: 0o700 });
     db = new DatabaseSync(options.path, { timeout: 0 });
     prepareDatabase(db, options.path, fresh);
     return new SqliteStore(db, options.historyLimit ?? 10_000);
