@@ -9,7 +9,7 @@ import type { StoreEntry, StoreEvent, StoreWatch } from '../store/store.ts';
 import { decodeObject } from './object-codec.ts';
 import { bookmarkText, entryText, type Representation, representationKey } from './representation.ts';
 
-/** Bytes that may wait for a slow reader. */
+/** Bytes that may wait for a slow reader, besides what it asked for when it came: that may be all there is. */
 const MAX_BUFFERED_BYTES = 8 * 1024 * 1024;
 const BOOKMARK_INTERVAL_MS = 30_000;
 
@@ -50,6 +50,8 @@ export class WatchStream {
   readonly #timers: NodeJS.Timeout[] = [];
   #source: StoreWatch | undefined;
   #ended = false;
+  /** Bytes of the state, or of the history, that the client began with and has not taken yet. */
+  #backlog = 0;
   /** The newest revision the client has been told. */
   #told = 0;
 
@@ -82,10 +84,17 @@ export class WatchStream {
     this.#told = revision;
   }
 
-  /** Events flow until the stream ends. */
+  /** Events flow until the stream ends; what came through `onEvents` before was the history. */
   follow(source: StoreWatch): void {
-    if (this.#ended) source.close();
-    else this.#source = source;
+    if (this.#ended) {
+      source.close();
+      return;
+    }
+    this.#source = source;
+    this.#backlog = this.#response.writableLength;
+    this.#response.once('drain', () => {
+      this.#backlog = 0;
+    });
   }
 
   readonly onEvents = (events: readonly StoreEvent[]): void => {
@@ -95,7 +104,10 @@ export class WatchStream {
     if (!text) return;
     this.#told = events.at(-1)?.revision ?? this.#told;
     this.#response.write(text);
-    if (this.#response.writableLength > MAX_BUFFERED_BYTES) this.#response.destroy();
+    // Without a source, these are of the past: cut off by their size, the client would come again for the same.
+    const isLive = this.#source !== undefined;
+    if (isLive && this.#response.writableLength > this.#backlog + MAX_BUFFERED_BYTES)
+      this.#response.destroy();
   };
 
   /** The last line of a watch that cannot go on. */
