@@ -27,8 +27,9 @@ import { HttpApiClient } from '../informers/http-client.ts';
 import { loadKubeconfig } from '../informers/kubeconfig.ts';
 import { openKernel } from '../kernel/kernel.ts';
 import type { Kernel, KernelEvent } from '../kernel/types.ts';
+import { mapTable } from '../state/derived.ts';
 import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
-import type { Change, ReadTable } from '../state/table.ts';
+import type { Change } from '../state/table.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import { SqliteAttachmentStore } from '../store/attachment-store.ts';
 import { Attachments } from './attachments.ts';
@@ -186,7 +187,7 @@ export class Agent implements AsyncDisposable {
   }
 
   async #startNetwork(): Promise<void> {
-    const fabricNodes = fabricView(this.#nodes.table);
+    const fabricNodes = this.#closing.use(mapTable(this.#nodes.table, 'fabric-nodes', (row) => row.fabric));
     this.#network = new NodeNetwork({
       kernel: this.#kernel,
       config: this.#config,
@@ -347,33 +348,4 @@ export class Agent implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-/** The same table in the fabric's form, without a copy of it. */
-function fabricView(nodes: ReadTable<NodeRow>): ReadTable<FabricNode> {
-  return {
-    name: 'fabric-nodes',
-    get size() {
-      return nodes.size;
-    },
-    get revision() {
-      return nodes.revision;
-    },
-    get: (key) => nodes.get(key)?.fabric,
-    has: (key) => nodes.has(key),
-    keys: () => nodes.keys(),
-    values: () => Iterator.from(nodes.values()).map((row) => row.fabric),
-    subscribe: (listener, options) =>
-      nodes.subscribe(
-        (changes) =>
-          listener(
-            changes.map((change) => ({
-              key: change.key,
-              ...(change.old && { old: change.old.fabric }),
-              ...(change.new && { new: change.new.fabric }),
-            })),
-          ),
-        options,
-      ),
-  };
 }
