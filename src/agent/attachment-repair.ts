@@ -7,7 +7,8 @@ import { backoffDelay } from '../base/backoff.ts';
 import { messageOf } from '../base/errors.ts';
 import type { KeyedMutex } from '../base/keyed-mutex.ts';
 import type { Logger } from '../base/log.ts';
-import { type Difference, hostDifferences, type Observed } from '../datapath/attach/differences.ts';
+import { netObjectKey } from '../base/net-objects.ts';
+import { type Difference, hostDifferences, Observed } from '../datapath/attach/differences.ts';
 import { isSandboxGone, observeHost, repair } from '../datapath/attach/repair.ts';
 import type { Actor, Kernel, KernelEvent } from '../kernel/types.ts';
 import type { Attachment } from '../state/attachment.ts';
@@ -57,16 +58,31 @@ export class AttachmentRepair {
   }
 
   handleKernelEvents(events: readonly KernelEvent[]): void {
+    /** The kernel does not say who changed a link, so our own attaching is heard too: the last notice of each tells. */
+    const links = new Map<string, Extract<KernelEvent, { type: 'new' | 'delete' }>>();
     for (const event of events) {
       if (event.type === 'resync') this.#all = true;
       else if (event.type === 'nft' || event.type === 'sysctl' || event.own) continue;
-      else {
-        // Of one change the kernel may send several notices, and not name who in each.
-        for (const { id } of this.#concerned(event.object))
-          this.#suspects.set(id, event.by ?? this.#suspects.get(id));
-      }
+      else if (event.object.kind === 'link') links.set(event.object.name, event);
+      else this.#suspect(event);
     }
+    for (const event of links.values()) if (!this.#isAsPlanned(event)) this.#suspect(event);
     if (this.#all || this.#suspects.size > 0) this.#schedule(SETTLE_MS);
+  }
+
+  #suspect({ object, by }: Extract<KernelEvent, { type: 'new' | 'delete' }>): void {
+    // Of one change the kernel may send several notices, and not name who in each.
+    for (const { id } of this.#concerned(object)) this.#suspects.set(id, by ?? this.#suspects.get(id));
+  }
+
+  /** A link that stands as it should calls for no look at the whole node, which costs more the more pods there are. */
+  #isAsPlanned({ type, object }: Extract<KernelEvent, { type: 'new' | 'delete' }>): boolean {
+    if (type === 'delete') return false;
+    const host = new Observed([object]);
+    const key = netObjectKey(object);
+    return [...this.#concerned(object)].every((attachment) =>
+      hostDifferences(planAttachment(attachment), host).every((difference) => difference.key !== key),
+    );
   }
 
   #concerned(object: Extract<KernelEvent, { type: 'new' | 'delete' }>['object']): Iterable<Attachment> {
@@ -114,6 +130,8 @@ export class AttachmentRepair {
   }
 
   async #repairThese(suspects: Map<string, Actor | undefined>): Promise<number> {
+    // What was detached meanwhile is nobody's any more.
+    if (![...suspects.keys()].some((id) => this.#table.has(id))) return 0;
     const differing = this.#differing(suspects.keys(), await observeHost(this.#kernel));
     if (differing.length === 0) return 0;
     // An ADD or DEL may have been under way when the host was observed: let it end, and look again.
