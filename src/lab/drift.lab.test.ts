@@ -1,20 +1,8 @@
 /** What somebody changes by hand on a node is back within a moment, and an Event on the Node says what it was and who did it. */
 import { after, before, describe, test } from 'node:test';
+import { nodeState } from './testing/node-state.ts';
 import { eventually } from './testing/pod-lab.ts';
 import { ipsOf, TestLab } from './testing/test-lab.ts';
-
-/** Everything of Weft's on a node that somebody may change; sorted, without numbers that are never the same twice. */
-const LOOK = [
-  'ip -4 route show table all proto 87',
-  'ip -6 route show table all proto 87',
-  'ip rule; ip -6 rule',
-  'ip -d -o link show type vxlan | sed "s/^[0-9]*: //;s/addrgenmode.*//"',
-  'ip -o link show type veth | grep -o "weft[0-9a-f]*@.*mtu [0-9]*.*state [A-Z]*" | sed "s/@if[0-9]*//"',
-  'ip -4 neigh show nud permanent; ip -6 neigh show nud permanent',
-  'bridge fdb show dev weft-vxlan | grep permanent',
-  'sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding',
-  'nft -s list tables; nft -s list table inet weft',
-];
 
 /** Route and neighbour changes bear the port of who asked; the name can be read while that process lives. */
 const IP = / by (ip|a process) \(pid \d+\)/;
@@ -27,12 +15,6 @@ describe('drift', { concurrency: false }, () => {
   /** Events that were there before. */
   const seen = new Set<string>();
 
-  const look = async (node: string): Promise<string[]> => {
-    const parts = await Promise.all(
-      LOOK.map((command) => lab.onNode(node, 'sh', '-c', `{ ${command}; } 2>&1 | sort`)),
-    );
-    return parts.map(({ stdout }) => stdout);
-  };
   const podCIDR = async (node: string, family: 4 | 6): Promise<string> =>
     (await lab.podCIDRs(node)).find((cidr) => cidr.includes(':') === (family === 6))!;
   const podIP = async (node: string, family: 4 | 6): Promise<string> =>
@@ -181,12 +163,12 @@ describe('drift', { concurrency: false }, () => {
 
   for (const [what, node, script, named, who] of cases) {
     test(what, async (t) => {
-      const before = await look(node);
+      const before = await nodeState(lab, node);
       const command = await script();
       await lab.must(node, 'sh', '-ec', command);
       const began = performance.now();
       await eventually<true>(`${what} to be back`, 15_000, async () => {
-        const now = await look(node);
+        const now = await nodeState(lab, node);
         const differs = now.flatMap((text, i) => (text === before[i] ? [] : [{ was: before[i], is: text }]));
         return differs.length === 0 ? true : { not: differs };
       });
