@@ -2,7 +2,7 @@
  * DELs that found no agent: files that the plugin left (cni/weft-cni.c), each a frame as it would have been sent. The
  * agent carries them out at start and before every ADD.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
@@ -14,6 +14,9 @@ import type { AttachmentRef } from './types.ts';
 export interface SpooledDel extends AttachmentRef {
   network?: string;
 }
+
+/** Writing takes a plugin a few milliseconds. */
+const ABANDONED_MS = 5000;
 
 export class Spool {
   readonly #folder: string;
@@ -45,14 +48,21 @@ export class Spool {
   #list(): string[] {
     try {
       // Hidden ones are being written; those set aside end in `.bad`. Names sort by time.
-      return readdirSync(this.#folder)
-        .filter((name) => !name.startsWith('.') && !name.endsWith('.bad'))
-        .sort();
+      const names = readdirSync(this.#folder);
+      for (const name of names) if (name.startsWith('.')) this.#removeAbandoned(name);
+      return names.filter((name) => !name.startsWith('.') && !name.endsWith('.bad')).sort();
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
       return [];
     }
+  }
+
+  /** Of a plugin that was killed while it wrote: it never answered, so the runtime asks again. */
+  #removeAbandoned(name: string): void {
+    const file = path.join(this.#folder, name);
+    const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY;
+    if (Date.now() - written > ABANDONED_MS) rmSync(file, { force: true });
   }
 
   async #drain(
