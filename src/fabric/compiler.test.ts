@@ -26,10 +26,10 @@ const self: FabricNode = {
 const arbitraryNode: fc.Arbitrary<FabricNode> = fc
   .record({
     name: fc.constantFrom('a', 'b', 'd', 'e', 'f'),
-    v4: fc.option(fc.constantFrom('192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.77', '192.0.2.78')),
+    v4: fc.option(fc.constantFrom('192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.77', '10.244.2.9')),
     v6: fc.option(fc.constantFrom('2001:db8::2', '2001:db8::3', '2001:db8::77', '2001:db8::78')),
     cidr4: fc.option(
-      fc.constantFrom('10.244.0.0/24', '10.244.1.0/24', '10.244.2.0/24', '10.244.2.0/23', '192.0.2.0/24'),
+      fc.constantFrom('10.244.0.0/24', '10.244.1.0/24', '10.244.2.0/24', '10.244.2.0/23', '192.0.2.64/26'),
     ),
     cidr6: fc.option(
       fc.constantFrom('fd00:10:244:1::/64', 'fd00:10:244:2::/64', 'fd00:10:244::/60', '2001:db8::/64'),
@@ -149,5 +149,35 @@ test('one node more changes only what concerns it', () => {
       .unset.map((o) => o.kind)
       .sort(),
     ['fdb', 'neighbour', 'route', 'route'],
+  );
+});
+
+test("a node address that is a pod's, or a pod CIDR with a machine in it, costs only the node that claims it", () => {
+  const compiler = new FabricCompiler({ self, underlays: [eth0], config: config('auto') });
+  const sound: FabricNode = {
+    name: 'n',
+    nodeIPs: ['192.0.2.2'],
+    podCIDRs: ['10.244.1.0/24'],
+    createdAt: '2026-01-02T00:00:00Z',
+  };
+  const far: FabricNode = { ...sound, name: 'far', nodeIPs: ['198.51.100.9'], podCIDRs: ['10.244.2.0/24'] };
+  for (const node of [sound, far]) compiler.upsert({ ...node, vtepMac: vtepMac(node.name) });
+  const before = compiler.plan();
+  const old = { createdAt: '2026-01-01T00:00:00Z' };
+  const bad: FabricNode[] = [
+    { ...old, name: 'x1', nodeIPs: ['10.244.0.1'], podCIDRs: [] }, // a pod of this node
+    { ...old, name: 'x2', nodeIPs: ['10.244.1.7'], podCIDRs: [] }, // a pod of another
+    { ...old, name: 'x3', nodeIPs: [], podCIDRs: ['198.51.100.0/24'] }, // a machine that is not on this link
+  ];
+  for (const node of bad) compiler.upsert({ ...node, vtepMac: vtepMac(node.name) });
+  const { problems, ...rest } = compiler.plan();
+  assert.deepEqual({ ...rest, problems: before.problems }, before);
+  assert.deepEqual(
+    problems.map(({ message }) => message),
+    [
+      'the address 10.244.0.1 of node x1 lies in the pod CIDR of node c',
+      'the address 10.244.1.7 of node x2 lies in the pod CIDR of node n',
+      'pod CIDR 198.51.100.0/24 of node x3 contains the node address 198.51.100.9',
+    ],
   );
 });

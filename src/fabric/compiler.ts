@@ -56,7 +56,7 @@ export class FabricCompiler {
 
   constructor(context: FabricContext) {
     this.#context = context;
-    this.#claims = claimsOf(context.self);
+    this.#claims = claimsOf(context);
     this.#compileShared();
   }
 
@@ -64,7 +64,7 @@ export class FabricCompiler {
   setContext(context: FabricContext): void {
     for (const name of [...this.#compiled.keys()]) this.#retract(name);
     this.#context = context;
-    this.#claims = claimsOf(context.self);
+    this.#claims = claimsOf(context);
     this.#nodes.delete(context.self.name);
     for (const node of this.#nodes.values()) this.#claims.add(node);
     for (const name of this.#nodes.keys()) this.#compile(name);
@@ -274,8 +274,8 @@ function forwardingSysctls(context: FabricContext): Sysctl[] {
 }
 
 /** This node's own claims, its VTEP among them whether announced yet or not. */
-function claimsOf(self: FabricNode): Claims {
-  const claims = new Claims(self.name);
+function claimsOf({ self, config }: FabricContext): Claims {
+  const claims = new Claims(self.name, config.clusterCIDRs);
   claims.add({ ...self, vtepMac: vtepMac(self.name) });
   return claims;
 }
