@@ -2,11 +2,11 @@
  * DELs that found no agent: files that the plugin left (cni/weft-cni.c), each a frame as it would have been sent. The
  * agent carries them out at start and before every ADD.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
-import { decodeRequest } from './frame.ts';
+import { decodeRequest, FRAME_HEADER, MAX_ENVIRONMENT, MAX_STDIN } from './frame.ts';
 import { attachmentRef, networkNameOf } from './parse-request.ts';
 import type { AttachmentRef } from './types.ts';
 
@@ -17,6 +17,7 @@ export interface SpooledDel extends AttachmentRef {
 
 /** Writing takes a plugin a few milliseconds. */
 const ABANDONED_MS = 5000;
+const MAX_REQUEST = FRAME_HEADER + MAX_ENVIRONMENT + MAX_STDIN;
 
 export class Spool {
   readonly #folder: string;
@@ -61,8 +62,8 @@ export class Spool {
   /** Of a plugin that was killed while it wrote: it never answered, so the runtime asks again. */
   #removeAbandoned(name: string): void {
     const file = path.join(this.#folder, name);
-    const written = statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY;
-    if (Date.now() - written > ABANDONED_MS) rmSync(file, { force: true });
+    const found = lstatSync(file, { throwIfNoEntry: false });
+    if (found?.isFile() && Date.now() - found.mtimeMs > ABANDONED_MS) rmSync(file, { force: true });
   }
 
   async #drain(
@@ -87,13 +88,25 @@ export class Spool {
 
   #read(file: string): SpooledDel | undefined {
     try {
+      // Opening a FIFO would wait for ever, and a device may have no end.
+      const found = lstatSync(file);
+      if (!found.isFile()) throw new Error('it is not a regular file');
+      if (found.size > MAX_REQUEST) throw new Error(`it has ${found.size} bytes`);
       const { env, stdin } = decodeRequest(readFileSync(file));
       const network = networkNameOf(stdin);
       return { ...attachmentRef(env), ...(network !== undefined && { network }) };
     } catch (error) {
       this.#log.warn({ file, error: messageOf(error) }, 'a kept CNI request cannot be read; set aside');
-      renameSync(file, `${file}.bad`);
+      this.#setAside(file);
       return undefined;
+    }
+  }
+  #setAside(file: string): void {
+    try {
+      renameSync(file, `${file}.bad`);
+    } catch (error) {
+      // It stays, and is looked at again: better than no ADD at all.
+      this.#log.error({ file, error: messageOf(error) }, 'a kept CNI request cannot be set aside');
     }
   }
 }
