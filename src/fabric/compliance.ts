@@ -42,6 +42,11 @@ export interface Topology {
   unallocated?: Ip[];
   /** VXLAN, and whether packets from unknown hosts are filtered. */
   vxlan?: { vni: number; port: number; vtepMac(node: string): Mac };
+  /**
+   * Packets that the machine beneath has dropped so far for want of time, whoever's they were: a loss during which this
+   * grew proves nothing.
+   */
+  dropped?(): number;
   /** What may happen to a cluster. */
   events?: Array<{
     name: string;
@@ -77,6 +82,9 @@ export interface Flow {
 
 /** Any port will do that is free everywhere, on nodes too. */
 export const PROBE_PORT = 17_007;
+
+/** Of an event during which nothing may be lost, on a machine that drops packets by itself. */
+const ATTEMPTS = 5;
 
 /** Start the probes, list the checks, end the probes. */
 export class ComplianceSuite implements AsyncDisposable {
@@ -122,18 +130,30 @@ export class ComplianceSuite implements AsyncDisposable {
       group: 'events',
       name: event.name,
       run: async () => {
-        const flows = event.lossless ? await this.#startFlows() : [];
+        if (event.lossless) return await this.#losesNothing(event.run);
         await event.run();
-        await this.#flowOn(flows);
-        for (const { probe, flow, pair } of flows) {
-          const { sent, lost } = (await probe.ask({ do: 'flow.stop', flow })) as Flow;
-          assert.deepEqual(lost, [], `${pair}: lost ${lost.length} of ${sent} packets`);
-        }
-        if (event.lossless) return; // the flows are the proof
         await this.start();
         await runChecks(this.checks());
       },
     }));
+  }
+
+  async #losesNothing(event: () => Promise<void>): Promise<void> {
+    const dropped = (): number => this.#topology.dropped?.() ?? 0;
+    for (let attempt = 1; ; attempt++) {
+      const before = dropped();
+      const flows = await this.#startFlows();
+      await event();
+      await this.#flowOn(flows);
+      const losses: string[] = [];
+      for (const { probe, flow, pair } of flows) {
+        const { sent, lost } = (await probe.ask({ do: 'flow.stop', flow })) as Flow;
+        if (lost.length > 0) losses.push(`${pair}: lost ${lost.length} of ${sent} packets`);
+      }
+      if (attempt < ATTEMPTS && losses.length > 0 && dropped() !== before) continue;
+      assert.deepEqual(losses, []);
+      return;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -27,6 +27,7 @@ import type { Endpoint, ProbeProcess, Topology } from '../compliance.ts';
 import type { FabricConfig } from '../context.ts';
 import { compileFabric } from '../plan.ts';
 import { vtepMac } from '../vxlan/tunnel.ts';
+import { softnetDrops } from './softnet.ts';
 
 const run = promisify(execFile);
 
@@ -220,6 +221,7 @@ export class FabricNet implements AsyncDisposable {
         masquerades: true,
         ...(encapsulates && { vxlan: { vni: 1, port: 8472, vtepMac } }),
       }),
+      dropped: softnetDrops,
       unallocated: [...this.#machines.values()].flatMap((m) => m.podCIDRs.map((cidr) => cidrAt(cidr, 200))),
       events,
     };

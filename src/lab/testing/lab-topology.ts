@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import type { Pod } from '../../api/types.ts';
 import { cidrAt, familyOf, type Ip } from '../../base/ip.ts';
 import type { Endpoint, ProbeProcess, Topology } from '../../fabric/compliance.ts';
+import { softnetDrops } from '../../fabric/testing/softnet.ts';
 import { vtepMac } from '../../fabric/vxlan/tunnel.ts';
 import { labReady, replaceNode } from '../lab.ts';
 import { eventually } from './pod-lab.ts';
@@ -86,6 +87,7 @@ export class LabTopology {
         spawn: spawnIn(this.#lab.paths.outsideNetns),
       },
       masquerades: true,
+      dropped: softnetDrops,
       unallocated: this.#unallocated,
       ...(encapsulates && { vxlan: { vni: 1, port: 8472, vtepMac } }),
       events,
