@@ -1,6 +1,6 @@
 /** The agent is away; the API is away: what goes on, what is refused and how, and what is made good afterwards. */
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readlinkSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import type { Pod } from '../api/types.ts';
 import { labReady, startDaemon } from './lab.ts';
@@ -160,6 +160,39 @@ describe('outages', { concurrency: false }, () => {
       removeSandbox(container.netns);
       await lab.pod('later', { nodeName: 'node-3' });
       await nothingLeaked(lab);
+    });
+  });
+
+  test('pods that come and go leave no descriptor behind, in no process', async () => {
+    const daemons = ['daemon', 'apiserver', 'agent/node-1', 'agent/node-2'];
+    // Connections are kept for a while, and how many is a matter of timing: far fewer than there are pods in a round.
+    const open = (role: string): { sockets: number; others: number } => {
+      const folder = `/proc/${lab.process(role)!.pid}/fd`;
+      const targets = readdirSync(folder).map((fd) => {
+        try {
+          return readlinkSync(`${folder}/${fd}`);
+        } catch {
+          return 'socket: closed meanwhile';
+        }
+      });
+      const sockets = targets.filter((target) => target.startsWith('socket:')).length;
+      return { sockets, others: targets.length - sockets };
+    };
+    const round = async (): Promise<void> => {
+      const names = Array.from({ length: 12 }, (_, i) => `passing-${i}`);
+      await Promise.all(names.map((name, i) => lab.pod(name, { nodeName: `node-${1 + (i % 2)}` })));
+      await Promise.all(names.map((name) => lab.deletePod(name)));
+      await nothingLeaked(lab);
+    };
+    await round();
+    const before = new Map(daemons.map((role) => [role, open(role)]));
+    await round();
+    await round();
+    await eventually<true>('no more descriptors than before', 10_000, async () => {
+      const more = daemons
+        .map((role) => ({ role, was: before.get(role)!, is: open(role) }))
+        .filter(({ was, is }) => is.others > was.others || is.sockets > was.sockets + 8);
+      return more.length === 0 ? true : { not: more };
     });
   });
 });
