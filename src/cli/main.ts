@@ -38,7 +38,8 @@ if (import.meta.main) {
     if (error instanceof Error && error.name === 'CommanderError') process.exitCode = Number(exitCode ?? 1);
     else {
       process.stderr.write(`${explain(error)}\n`);
-      process.exitCode = 1;
+      // A server that failed half-way must not live on by what it had opened already.
+      process.exit(1);
     }
   }
 }
