@@ -4,7 +4,7 @@
  * | who | what |
  * |---|---|
  * | group `system:masters` | everything |
- * | group `system:nodes`, user `system:node:NAME` | read everything; create, change and delete Node NAME and its status; Events; Leases; status of Pods; delete Pods (the confirmation that one has ended) |
+ * | group `system:nodes`, user `system:node:NAME` | read everything; create, change and delete Node NAME and its status, and its Lease in kube-node-lease; Events; status of Pods; delete Pods (the confirmation that one has ended) |
  * | any other certificate of the CA | discovery, OpenAPI, version, health |
  * | nobody (no certificate) | version, health |
  */
@@ -84,14 +84,20 @@ function nodeMayDo(identity: Identity, a: Attributes, kind: KindDeclaration): bo
   if (a.verb === 'deletecollection') return false;
   switch (kind.plural) {
     case 'nodes':
-      // The name in a POST is in its body: the create handler checks that as well.
-      return a.name === undefined ? a.verb === 'create' : identity.user === `system:node:${a.name}`;
-    case 'events':
+      return isOwn(identity, a);
     case 'leases':
+      // Whoever renews another node's Lease keeps it Ready when it is dead.
+      return a.namespace === 'kube-node-lease' && isOwn(identity, a);
+    case 'events':
       return true;
     case 'pods':
       return a.subresource === 'status' || (a.verb === 'delete' && !a.subresource);
     default:
       return false;
   }
+}
+
+/** The name in a POST is in its body: the create handler asks again with it. */
+function isOwn(identity: Identity, { name, verb }: Attributes): boolean {
+  return name === undefined ? verb === 'create' : identity.user === `system:node:${name}`;
 }

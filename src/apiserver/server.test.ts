@@ -446,10 +446,13 @@ describe('authorization', () => {
       metadata: { name: 'n7' },
       spec: { holderIdentity: 'n7', renewTime: '2026-01-01T00:00:00.000000Z' },
     };
-    assert.equal(
-      (await node.post('/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases', lease)).code,
-      201,
-    );
+    const leases = '/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases';
+    assert.equal((await node.post(leases, lease)).code, 201);
+    assert.equal((await node.patch(`${leases}/n7`, { spec: { holderIdentity: 'n7' } })).code, 200);
+    assert.equal((await node.post(leases, { ...lease, metadata: { name: 'n8' } })).code, 403);
+    assert.equal((await node.patch(`${leases}/n8`, { spec: { holderIdentity: 'n8' } })).code, 403);
+    assert.equal((await node.send('DELETE', `${leases}/n8`)).code, 403);
+    assert.equal((await node.post(leases.replace('kube-node-lease', 'default'), lease)).code, 403);
     const stranger = await server.client({ user: 'someone', groups: [] });
     assert.equal((await stranger.get('/api')).code, 200);
     const { code, json } = await stranger.get('/api/v1/pods');
