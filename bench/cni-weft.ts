@@ -8,7 +8,7 @@ import path from 'node:path';
 import { type CniContender, cniCall } from './cni-contender.ts';
 import { NodeBox } from './node-box.ts';
 import type { Scope } from './scope.ts';
-import { WEFT } from './weft-lab.ts';
+import { WEFT, WEFT_AGENT } from './weft-lab.ts';
 
 const NODE = 'bench';
 const CLUSTER_CIDRS = ['10.244.0.0/16', 'fd00:10:244::/48'];
@@ -58,7 +58,7 @@ export async function weftContender(scope: Scope): Promise<CniContender> {
         stateDir: at('state'),
       }),
     );
-    const agent = box.start([...WEFT, 'agent', '--config', at('agent.json')], log);
+    const agent = box.start([...WEFT_AGENT, '--config', at('agent.json')], log);
     const config = await scope.until('the installed CNI configuration', READY_MS, () => {
       mustRun('agent', agent);
       return installedConfig(confDir);

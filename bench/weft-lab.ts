@@ -1,17 +1,22 @@
 /** A lab of Weft's for a benchmark: made, used and removed by the command line, as a user would. */
 import { readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
+import { AGENT_NODE_FLAGS } from '../src/agent/node-flags.ts';
 import { labPaths, STATE } from '../src/lab/paths.ts';
 import type { Endpoint } from './path-probe.ts';
 import { run, type Scope } from './scope.ts';
 
 const HOME = path.join(import.meta.dirname, '..');
 /** The command line without the launcher. */
-export const WEFT = [
+const node = (...flags: string[]): string[] => [
   process.execPath,
   '--disable-warning=ExperimentalWarning',
+  ...flags,
   path.join(HOME, 'src/cli/main.ts'),
 ];
+export const WEFT = node();
+/** As the launcher and the lab start an agent. */
+export const WEFT_AGENT = [...node(...AGENT_NODE_FLAGS), 'agent'];
 /** The launcher, as a user starts it. */
 export const LAUNCHER = path.join(HOME, 'weft');
 const UP_MS = 60_000;

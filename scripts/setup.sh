@@ -95,7 +95,7 @@ step "compiling into build/" sh scripts/build.sh || fail WEFT_SETUP_FAILED "scri
 
 # With the same flags as later, for the cache is kept by them.
 warm() {
-  for flags in "" --max-semi-space-size=1; do
+  for flags in "" "--max-semi-space-size=1 --expose-gc"; do
     # shellcheck disable=SC2086
     NODE_COMPILE_CACHE="$home/build/compile-cache" "$node" --disable-warning=ExperimentalWarning $flags src/cli/main.ts warm
   done

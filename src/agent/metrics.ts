@@ -13,6 +13,8 @@ export function createMetrics(node: string) {
     name: 'process_resident_memory_bytes',
     help: 'Resident memory of the agent.',
   });
+  /** Of the main thread; the kernel's thread has a heap of its own. */
+  const heap = registry.gauge({ name: 'nodejs_heap_bytes', help: 'Memory of the JavaScript heap, by kind.' });
   const start = registry.gauge({
     name: 'process_start_time_seconds',
     help: 'When the agent was started (Unix time).',
@@ -24,7 +26,9 @@ export function createMetrics(node: string) {
     const seconds = (user + system) / 1e6;
     cpu.inc({}, seconds - counted);
     counted = seconds;
-    memory.set(process.memoryUsage.rss());
+    const { rss, heapTotal, heapUsed, external } = process.memoryUsage();
+    memory.set(rss);
+    for (const [kind, bytes] of Object.entries({ heapTotal, heapUsed, external })) heap.set(bytes, { kind });
   });
   const filterPackets = registry.gauge({
     name: 'weft_filter_packets',

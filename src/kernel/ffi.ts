@@ -63,6 +63,7 @@ export const libc = {
     'int epoll_wait(int, void*, int, int)',
   ),
   gettid: bind<() => number>('int gettid()'),
+  mallocTrim: bind<(pad: number) => number>('int malloc_trim(size_t pad)'),
   abort: bind<() => never>('void abort()'),
   strerror: bind<(errno: number) => string>('const char* strerror(int)'),
 } as const;
