@@ -9,6 +9,7 @@ import { enterArgs } from './processes.ts';
 import { cniCall, makeSandbox, removeSandbox } from './testing/cni-call.ts';
 import { attachmentsOf, nothingLeaked } from './testing/leaks.ts';
 import { eventually } from './testing/pod-lab.ts';
+import { randomOf } from './testing/random.ts';
 import { TestLab } from './testing/test-lab.ts';
 
 interface Ended {
@@ -105,9 +106,7 @@ describe('the CNI plugin', { concurrency: false }, () => {
   }
 
   test('killed in the middle of ADDs and DELs, with the agent killed too: after DEL nothing is left of any', async (t) => {
-    const seed = Math.floor(Math.random() * 2 ** 31);
-    t.diagnostic(`seed ${seed}`);
-    const random = generator(seed);
+    const random = randomOf(t);
     const ids = Array.from({ length: 24 }, (_, i) => `shim-${i}`);
     const sandboxes = new Map(ids.map((id) => [id, makeSandbox(lab, id)]));
     let answered = 0;
@@ -147,14 +146,3 @@ describe('the CNI plugin', { concurrency: false }, () => {
     await nothingLeaked(lab);
   });
 });
-
-/** mulberry32: the same numbers for the same seed. */
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}

@@ -10,7 +10,7 @@ import { NODES, PODS } from '../../api/client.ts';
 import { cidrOverlaps } from '../../base/ip.ts';
 import type { Attachment } from '../../state/attachment.ts';
 import { shortUid } from '../paths.ts';
-import { findProcesses, netnsOf } from '../processes.ts';
+import { findProcesses, type LabProcess, netnsOf } from '../processes.ts';
 import { eventually } from './pod-lab.ts';
 import { ipsOf, type TestLab } from './test-lab.ts';
 
@@ -66,9 +66,13 @@ async function compare(lab: TestLab): Promise<string[]> {
   same('runtime state of pods', ls(`${lab.paths.run}/pods`), uids);
   const processes = findProcesses(lab.name);
   same(
-    'pods with processes',
-    [...new Set(processes.flatMap(({ role }) => (role.startsWith('pod/') ? [role.split('/')[1]!] : [])))],
-    pods.filter(({ status }) => status?.phase === 'Running').map(({ metadata }) => metadata.uid!),
+    'containers',
+    runsOf(processes),
+    pods.flatMap(({ metadata, status }) =>
+      (status?.containerStatuses ?? [])
+        .filter(({ state }) => state?.running)
+        .map(({ name }) => `pod/${metadata.uid}/${name}`),
+    ),
   );
   same(
     'daemons',
@@ -110,6 +114,16 @@ async function compare(lab: TestLab): Promise<string[]> {
     same(`${node}: spooled DELs`, spool, []);
   }
   return found;
+}
+
+/** The role of every container's run: two runs of one container are told twice, the two processes of `weft-init` once. */
+function runsOf(processes: LabProcess[]): string[] {
+  const runs = new Map<string, string>();
+  for (const { role, command } of processes) {
+    const folder = / --dir (\S+)/.exec(command)?.[1];
+    if (role.startsWith('pod/') && folder) runs.set(folder, role);
+  }
+  return [...runs.values()];
 }
 
 const bare = (cidr: string): string => cidr.split('/')[0]!;
