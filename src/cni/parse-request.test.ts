@@ -54,6 +54,8 @@ test('what is wrong with the environment is code 4 and names the variable', () =
     [{ CNI_IFNAME: '..' }, /CNI_IFNAME/],
     [{ CNI_IFNAME: 'a b' }, /CNI_IFNAME/],
     [{ CNI_IFNAME: 'a:b' }, /CNI_IFNAME/],
+    [{ CNI_IFNAME: 'eth%d' }, /CNI_IFNAME/],
+    [{ CNI_IFNAME: Buffer.from([0xff, 0xfe]).toString() }, /CNI_IFNAME/],
     [{ CNI_NETNS: '' }, /CNI_NETNS is not set/],
     [{ CNI_NETNS: 'run/netns' }, /CNI_NETNS/],
     [{ CNI_ARGS: 'IgnoreUnknown=1;oops' }, /CNI_ARGS: "oops"/],

@@ -171,9 +171,10 @@ export function attachmentRef(env: CniInvocation['env']): AttachmentRef {
   const ifname = env.CNI_IFNAME ?? '';
   if (!NAME.test(containerId) || containerId.length > 1024)
     throw badEnvironment('CNI_CONTAINERID', containerId);
-  // What the kernel takes as a name (dev_valid_name) without the separators that CNI excludes.
+  // What the kernel takes as a name (dev_valid_name) without the separators that CNI excludes; it takes % for a template
+  // (dev_alloc_name), and U+FFFD stands for bytes that were no text.
   if (
-    !/^[^\s/:\0]{1,15}$/.test(ifname) ||
+    !/^[^\s/:%\0\ufffd]{1,15}$/.test(ifname) ||
     Buffer.byteLength(ifname) > 15 ||
     ifname === '.' ||
     ifname === '..'
