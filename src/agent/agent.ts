@@ -39,6 +39,7 @@ import { createMetrics, type Metrics } from './metrics.ts';
 import { type NodeMemory, recallNode, rememberNode } from './node-memory.ts';
 import { NodeNetwork } from './node-network.ts';
 import { NodeRegistration } from './node-registration.ts';
+import { strays } from './strays.ts';
 import { findUnderlay, type UnderlayView } from './underlay.ts';
 
 const PLUGIN_BINARY = path.join(import.meta.dirname, '../../build/weft-cni');
@@ -232,6 +233,8 @@ export class Agent implements AsyncDisposable {
       if (JSON.stringify(memory) !== JSON.stringify(this.#memory)) {
         rememberNode(this.#memoryFile, memory);
         this.#memory = memory;
+        const cutOff = strays(this.#attachments.table.values(), podCIDRs);
+        if (cutOff) this.#tell('Warning', 'PodCIDRChanged', cutOff);
       }
     }
     this.#status.trigger();
