@@ -201,6 +201,7 @@ describe('kubectl', { concurrency: false, skip: kubectlPath ? false : 'no kubect
     assert.equal((await weft('logs', '-c', 'other', 'both')).out, 'I am both\n');
     assert.match((await weft('logs', 'both')).out, /^netexec on both/);
     assert.equal((await weft('exec', 'both', '--', 'sh', '-c', 'exit 7')).code, 7);
+    assert.equal((await weft('exec', 'both', '--', 'sh', '-c', 'kill -9 $$')).code, 128 + 9);
     const missing = await weft('logs', '-c', 'nobody', 'both');
     assert.equal(missing.code, 1);
     assert.match(missing.err, /WEFT_BAD_CONFIG.*no container nobody; it has server, other/);

@@ -4,6 +4,7 @@
  */
 import { type SpawnOptions, spawn } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { NODES, PODS } from '../api/client.ts';
@@ -358,6 +359,8 @@ function runProgram(argv: string[], { stdio = 'collect', stdin }: ExecOptions): 
     child.once('error', (error) =>
       reject(new WeftError('WEFT_BAD_CONFIG', `cannot run ${argv[0]}: ${error.message}`)),
     );
-    child.once('close', (code, signal) => resolve({ code: code ?? (signal ? 128 : 1), ...result }));
+    child.once('close', (code, signal) =>
+      resolve({ code: code ?? (signal ? 128 + os.constants.signals[signal] : 1), ...result }),
+    );
   });
 }
