@@ -4,7 +4,7 @@
  * | who | what |
  * |---|---|
  * | group `system:masters` | everything |
- * | group `system:nodes`, user `system:node:NAME` | read everything; create, change and delete Node NAME and its status, and its Lease in kube-node-lease; Events; status of Pods; delete Pods (the confirmation that one has ended) |
+ * | group `system:nodes`, user `system:node:NAME` | read everything; create, change and delete Node NAME and its status, and its Lease in kube-node-lease; Events; status and deletion (the confirmation that one has ended) of Pods that are bound to NAME |
  * | any other certificate of the CA | discovery, OpenAPI, version, health |
  * | nobody (no certificate) | version, health |
  */
@@ -52,6 +52,8 @@ export interface Attributes {
   subresource?: string;
   namespace?: string;
   name?: string;
+  /** spec.nodeName of a Pod, '' of one that is bound to none; absent: not read yet, and asked again when it is. */
+  boundTo?: string;
 }
 
 /** Throws the 403 that kube-apiserver would. */
@@ -91,7 +93,10 @@ function nodeMayDo(identity: Identity, a: Attributes, kind: KindDeclaration): bo
     case 'events':
       return true;
     case 'pods':
-      return a.subresource === 'status' || (a.verb === 'delete' && !a.subresource);
+      return (
+        (a.subresource === 'status' || (a.verb === 'delete' && !a.subresource)) &&
+        (a.boundTo === undefined || identity.user === `system:node:${a.boundTo}`)
+      );
     default:
       return false;
   }

@@ -32,6 +32,8 @@ export interface DeleteWish {
   uid?: string;
   resourceVersion?: string;
   dryRun?: boolean;
+  /** Throws if this very object is not to be deleted by whoever wishes so. */
+  check?: (current: KubeObject) => void;
 }
 
 /** The object is still there (being deleted), or gone. */
@@ -160,6 +162,7 @@ export class Registry {
       const entry = await this.entry(namespace, name);
       const current = decodeObject(entry);
       const meta = current.metadata;
+      wish.check?.(current);
       if (wish.uid !== undefined && wish.uid !== meta.uid)
         throw conflict(
           this.kind,

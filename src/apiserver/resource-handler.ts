@@ -222,7 +222,7 @@ export class ResourceHandler {
   /** PUT and PATCH, of the object or of its status. */
   async #change(target: ResourceRequest, exchange: Exchange, form: Representation): Promise<void> {
     const { kind, namespace, name = '', verb, subresource } = target;
-    const { request, response, query } = exchange;
+    const { request, response, query, identity } = exchange;
     const validation = parseFieldValidation(query.get('fieldValidation'));
     const warn = warner(response);
     let change: (current: KubeObject) => Input;
@@ -245,7 +245,11 @@ export class ResourceHandler {
         return readObject(kind, patched, validation, warn);
       };
     }
-    const object = await this.registry(kind).update(namespace, name, change, {
+    const permitted = (current: KubeObject): Input => {
+      authorizeBound(identity, target, current);
+      return change(current);
+    };
+    const object = await this.registry(kind).update(namespace, name, permitted, {
       status: subresource === 'status',
       dryRun: parseDryRun(query),
     });
@@ -261,7 +265,8 @@ export class ResourceHandler {
         kind,
         name,
       );
-    const { object, gone } = await this.registry(kind).delete(namespace, name, wish);
+    const check = (current: KubeObject): void => authorizeBound(exchange.identity, target, current);
+    const { object, gone } = await this.registry(kind).delete(namespace, name, { ...wish, check });
     // A pod that is ending is answered as it is; what is gone, by a Status, as kube-apiserver does.
     if (gone && kind.kind !== 'Pod')
       sendText(exchange.response, 200, JSON.stringify(deleted(kind, name, object.metadata.uid)));
@@ -386,6 +391,12 @@ function warner(response: ServerResponse): (text: string) => void {
     const safe = text.replace(/[^\x20-\x7e]/g, '?').replace(/["\\]/g, (c) => `\\${c}`);
     response.appendHeader('warning', `299 - "${safe}"`);
   };
+}
+
+/** Who may write a Pod depends on the node it is bound to, as it stands in the store: what the request says does not count. */
+function authorizeBound(identity: Identity, target: ResourceRequest, current: KubeObject): void {
+  if (target.kind.kind !== 'Pod') return;
+  authorize(identity, { ...target, path: '', boundTo: (current as Pod).spec.nodeName ?? '' });
 }
 
 interface DeleteBody {

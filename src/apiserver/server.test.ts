@@ -429,6 +429,34 @@ describe('authorization', () => {
     }
   });
 
+  it('lets a node write and delete only the Pods that are bound to it', async () => {
+    const names = { 'of-p1': 'p1', 'of-p2': 'p2', unbound: undefined };
+    for (const [name, nodeName] of Object.entries(names)) {
+      const spec = { ...(nodeName && { nodeName }), containers: [{ name: 'c', image: 'agnhost' }] };
+      assert.equal((await admin.post(PODS, { metadata: { name }, spec })).code, 201);
+    }
+    const node = await server.client({ user: 'system:node:p1', groups: ['system:nodes'] });
+    const running = { status: { phase: 'Running' } };
+    assert.equal((await node.patch(`${PODS}/of-p1/status`, running)).code, 200);
+    for (const other of ['of-p2', 'unbound']) {
+      assert.equal((await node.patch(`${PODS}/${other}/status`, running)).code, 403);
+      const { json } = await admin.get(`${PODS}/${other}`);
+      assert.equal(
+        (await node.send('PUT', `${PODS}/${other}/status`, { body: { ...json, ...running } })).code,
+        403,
+      );
+      // What the request says of the binding counts for nothing.
+      const claim = { ...running, spec: { nodeName: 'p1' } };
+      assert.equal((await node.patch(`${PODS}/${other}/status`, claim)).code, 403);
+      assert.equal((await node.send('DELETE', `${PODS}/${other}?gracePeriodSeconds=0`)).code, 403);
+      assert.equal((await admin.get(`${PODS}/${other}`)).code, 200, 'it is there still');
+    }
+    assert.equal((await node.patch(`${PODS}/of-p1`, { metadata: { labels: { a: 'b' } } })).code, 403);
+    assert.equal((await node.send('DELETE', `${PODS}/of-p1?gracePeriodSeconds=0`)).code, 200);
+    for (const other of ['of-p2', 'unbound'])
+      await admin.send('DELETE', `${PODS}/${other}?gracePeriodSeconds=0`);
+  });
+
   it('lets a node write only what is its own', async () => {
     const node = await server.client({ user: 'system:node:n7', groups: ['system:nodes'] });
     assert.equal((await node.post('/api/v1/nodes', { metadata: { name: 'n7' } })).code, 201);
