@@ -82,11 +82,12 @@ fi
 # --- Node 24 and the npm packages ---
 node=$home/node_modules/node/bin/node
 if [ ! -x "$node" ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  step "npm ci (Node 24 and libraries)" npm ci --no-audit --no-fund ||
-    fail WEFT_SETUP_FAILED "npm ci failed"
+  # Without install scripts: npm 9 hangs up on that of the `node` package, npm 11 holds it back, and no other is needed.
+  step "npm ci (libraries)" npm ci --ignore-scripts --no-audit --no-fund || fail WEFT_SETUP_FAILED "npm ci failed"
 fi
-# Some versions of npm hold back install scripts; the `node` package needs its own to fetch the binary.
-[ -x "$node" ] || step "npm rebuild node" npm rebuild node || true
+# The `node` package fetches the binary for this processor, by npm.
+bring_node() { (cd node_modules/node && node installArchSpecificPackage); }
+[ -x "$node" ] || step "Node 24" bring_node || fail WEFT_SETUP_FAILED "the npm package 'node' could not bring Node 24"
 major=$("$node" -p 'process.versions.node.split(".")[0]' 2>>"$log" || echo 0)
 [ "$major" -ge 24 ] || fail WEFT_SETUP_FAILED "Node 24 did not arrive at $node"
 
