@@ -2,7 +2,7 @@
 
 import { createServer } from 'node:net';
 import { isWeftError, WeftError } from '../base/errors.ts';
-import { cidrContains, familyOf, parseCidr } from '../base/ip.ts';
+import { cidrContains, familyOf, type Mac, parseCidr } from '../base/ip.ts';
 import type { Kernel, Op, RunResult, Step } from '../kernel/types.ts';
 import type { LabPaths } from './paths.ts';
 import type { NodeTopology, Topology } from './topology.ts';
@@ -36,8 +36,11 @@ export function routerSteps(topology: Topology, paths: LabPaths): Step[] {
           : []),
       ],
     },
-    ...topology.subnets.flatMap((subnet): Step[] => [
-      step(ns, { op: 'link.create', link: { kind: 'link', name: subnet.bridge, type: 'bridge', mtu } }),
+    ...topology.subnets.flatMap((subnet, i): Step[] => [
+      step(ns, {
+        op: 'link.create',
+        link: { kind: 'link', name: subnet.bridge, type: 'bridge', mtu, mac: routerMac(i + 1) },
+      }),
       {
         ns,
         ops: [
@@ -139,6 +142,9 @@ async function runSteps(kernel: Kernel, steps: Step[]): Promise<void> {
     });
   }
 }
+
+/** A bridge without an address of its own takes one of its ports', another one when a machine comes or goes: no gateway does that. */
+const routerMac = (subnet: number): Mac => `02:57:29:00:00:${subnet.toString(16).padStart(2, '0')}`;
 
 /** A link that may be there already: alone in its step, so that EEXIST stops nothing. */
 const step = (ns: string, op: Op): Step => ({ ns, ops: [op], continueOnError: true });
