@@ -232,6 +232,33 @@ test('repair applies a row again, without a change', async () => {
   await reconciler.close();
 });
 
+test('what somebody changes while it is applied or compared is applied once more', async () => {
+  const { desired, target, make } = start({ pruneIntervalMs: Infinity });
+  const reconciler = make();
+  await reconciler.ready;
+  desired.upsert(row('a'));
+  while (reconciler.backlog > 0 || target.held.size === 0) await turn();
+  for (const call of ['update', 'prune'] as const) {
+    const gate = Promise.withResolvers<void>();
+    const begun = target.calls.length;
+    target.pause = () => gate.promise.then(() => target.held.set('a', row('a')));
+    if (call === 'update') reconciler.repair(['a']);
+    else void reconciler.pruneNow();
+    while (target.calls.length === begun) await turn();
+    target.pause = undefined;
+    reconciler.repair(['a']);
+    await turn();
+    gate.resolve();
+    while (target.calls.length < begun + 2 || reconciler.backlog > 0) await turn();
+    assert.deepEqual(
+      target.calls.slice(begun).map((c) => c.split(' ')[0]),
+      [call, 'update'],
+    );
+    assert.equal(reconciler.statuses.get('a')!.state, 'done');
+  }
+  await reconciler.close();
+});
+
 test('batches are bounded, and so is how many are under way', async () => {
   const { desired, target, make } = start({ batchSize: 10, concurrency: 3 });
   const reconciler = make();

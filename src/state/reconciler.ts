@@ -54,6 +54,10 @@ interface Work<T> {
   attempts: number;
   /** Milliseconds since the epoch. */
   dueAt: number;
+  /** A call about it is under way. */
+  begun?: boolean;
+  /** The target was changed after that call began: once more, then. */
+  again?: boolean;
 }
 
 export class Reconciler<T> {
@@ -79,6 +83,8 @@ export class Reconciler<T> {
   #passed = false;
   #nextPruneAt = 0;
   #pruneFailures = 0;
+  /** Keys whose repair was asked for while a prune was under way, which may have looked at them before; else undefined. */
+  #sincePrune: Set<string> | undefined;
   #pruneRequests: Array<PromiseWithResolvers<PruneReport>> = [];
   #errors = 0;
 
@@ -115,11 +121,19 @@ export class Reconciler<T> {
     return request.promise;
   }
 
-  /** Apply these rows again although they did not change: somebody else changed the target. Unknown keys are ignored. */
+  /**
+   * Apply these rows again although they did not change: somebody else changed the target. Unknown keys are ignored; what
+   * waits for its next attempt goes on waiting; what is being applied or compared right now is applied once more.
+   */
   repair(keys: Iterable<string>): void {
     for (const key of keys) {
       const row = this.#options.desired.get(key);
-      if (row !== undefined && !this.#work.has(key)) this.#enqueue(key, row, false);
+      if (row === undefined) continue;
+      this.#applied.delete(key);
+      this.#sincePrune?.add(key);
+      const work = this.#work.get(key);
+      if (!work) this.#enqueue(key, row, false);
+      else if (work.begun) work.again = true;
     }
     this.#wake();
   }
@@ -229,7 +243,10 @@ export class Reconciler<T> {
   }
 
   async #applyBatch(batch: Work<T>[], operation: (rows: T[]) => Promise<Outcome[]>): Promise<void> {
-    for (const work of batch) this.#applied.delete(work.key);
+    for (const work of batch) {
+      this.#applied.delete(work.key);
+      work.begun = true;
+    }
     let outcomes: Outcome[];
     try {
       outcomes = await operation(batch.map((work) => work.row));
@@ -241,6 +258,7 @@ export class Reconciler<T> {
     }
     batch.forEach((work, i) => {
       const { error } = outcomes[i]!;
+      work.begun = false;
       if (error !== undefined) this.#failed(work, error);
       else this.#succeeded(work);
     });
@@ -248,8 +266,12 @@ export class Reconciler<T> {
 
   #succeeded(work: Work<T>): void {
     const { key } = work;
-    if (!work.deleting) this.#applied.set(key, work.row);
+    if (!work.deleting && !work.again) this.#applied.set(key, work.row);
     if (this.#work.get(key) !== work) return;
+    if (work.again) {
+      this.#enqueue(key, work.row, work.deleting);
+      return;
+    }
     this.#work.delete(key);
     this.#report(key, work.deleting ? undefined : 'done');
   }
@@ -257,6 +279,7 @@ export class Reconciler<T> {
   #failed(work: Work<T>, error: unknown): void {
     const { key } = work;
     if (this.#work.get(key) !== work) return;
+    work.again = false; // tried once more in any case
     work.attempts++;
     work.dueAt = this.#options.clock.now() + this.#retryDelay(work.attempts);
     const code = isWeftError(error) ? error.code : 'WEFT_INTERNAL';
@@ -287,16 +310,21 @@ export class Reconciler<T> {
     const snapshot = new Map<string, T>();
     for (const key of desired.keys()) snapshot.set(key, desired.get(key)!);
     this.#applied.clear();
+    this.#sincePrune = new Set();
     let report: PruneReport;
     try {
       report = await operations.prune(snapshot);
     } catch (error) {
+      this.#sincePrune = undefined;
       this.#nextPruneAt = clock.now() + this.#retryDelay(++this.#pruneFailures);
       logger.error({ err: error, attempts: this.#pruneFailures }, 'full comparison failed; will try again');
       for (const request of requests) request.reject(error);
       return;
     }
     const strays = this.#settle(snapshot, report);
+    const changedMeanwhile = this.#sincePrune;
+    this.#sincePrune = undefined;
+    this.repair(changedMeanwhile);
     if (strays.length === 0) {
       this.#pruneFailures = 0;
       this.#nextPruneAt = clock.now() + pruneIntervalMs * (0.9 + 0.2 * random());
