@@ -1,10 +1,12 @@
 /** A whole lab for tests: booted, looked at, broken, and destroyed with the proof that nothing is left. */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { EVENTS, NODES, PODS } from '../../api/client.ts';
 import type { AgentConfig } from '../../api/config.ts';
 import { isNotFound } from '../../api/errors.ts';
 import type { Event, Pod } from '../../api/types.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { HttpApiClient } from '../../informers/http-client.ts';
 import { countTraces } from '../destroy.ts';
 import { createLab, destroyLab, labClient, labTraces, nodeExec, type RunResult } from '../lab.ts';
@@ -38,8 +40,9 @@ export class TestLab implements AsyncDisposable {
       const { topology, kubeconfig } = await createLab({ name, ...options, readyTimeout: 60_000 });
       return new TestLab(name, await labClient(name), topology, kubeconfig);
     } catch (error) {
+      const said = lastWords(labPaths(name).logs);
       await destroyLab(name);
-      throw error;
+      throw new Error(`${messageOf(error)}\n${said}`, { cause: error });
     }
   }
 
@@ -181,6 +184,17 @@ export class TestLab implements AsyncDisposable {
   netnsOf(pod: Pod): string {
     return this.paths.podNetns(pod.metadata.uid!);
   }
+}
+
+/** The ends of all logs: with the lab, they would go too. */
+function lastWords(folder: string): string {
+  const files = existsSync(folder) ? readdirSync(folder) : [];
+  return files
+    .map((file) => {
+      const lines = readFileSync(path.join(folder, file), 'utf8').trimEnd().split('\n');
+      return `--- ${file}\n${lines.slice(-12).join('\n')}`;
+    })
+    .join('\n');
 }
 
 /** The addresses of a pod, as the API has them. */
