@@ -22,7 +22,7 @@ import { EventRecorder } from '../controllers/event-recorder.ts';
 import { LINK_KINDS } from '../datapath/links/link-reconciler.ts';
 import { fabricNodeOf, VTEP_MAC_ANNOTATION } from '../fabric/nodes.ts';
 import { vtepMac } from '../fabric/vxlan/tunnel.ts';
-import { apiTables } from '../informers/api-tables.ts';
+import { apiTables, type ReflectedTable } from '../informers/api-tables.ts';
 import { HttpApiClient } from '../informers/http-client.ts';
 import { loadKubeconfig } from '../informers/kubeconfig.ts';
 import { openKernel } from '../kernel/kernel.ts';
@@ -30,7 +30,6 @@ import type { Kernel, KernelEvent } from '../kernel/types.ts';
 import { mapTable } from '../state/derived.ts';
 import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
 import type { Change } from '../state/table.ts';
-import type { SourcedTable } from '../state/table-source.ts';
 import { SqliteAttachmentStore } from '../store/attachment-store.ts';
 import { Attachments } from './attachments.ts';
 import { type HealthServer, serveHealth } from './http.ts';
@@ -72,7 +71,7 @@ export class Agent implements AsyncDisposable {
   #attachments!: Attachments;
   #registration!: NodeRegistration;
   #network!: NodeNetwork;
-  #nodes!: SourcedTable<NodeRow>;
+  #nodes!: ReflectedTable<NodeRow>;
   #underlay: UnderlayView | undefined;
   #status!: Loop;
   #installed = false;
@@ -176,7 +175,12 @@ export class Agent implements AsyncDisposable {
   // --- the cluster ---
 
   #followNodes(): void {
-    const tables = apiTables({ client: this.#client, clock: this.#clock, logger: this.#log });
+    const tables = apiTables({
+      client: this.#client,
+      clock: this.#clock,
+      logger: this.#log,
+      onReconnect: () => this.#status?.retryNow(),
+    });
     this.#nodes = tables.open<Node, NodeRow>({
       resource: NODES,
       map: (node) => {
@@ -202,7 +206,7 @@ export class Agent implements AsyncDisposable {
       onUnderlay: (view) => {
         const moved = this.#underlay && this.#underlay.nodeIPs.join() !== view.nodeIPs.join();
         this.#underlay = view;
-        if (moved) this.#client.reconnect();
+        if (moved) this.#reconnect();
         this.#status?.trigger();
       },
       onPlan: (plan) => this.#onPlan(plan),
@@ -223,6 +227,13 @@ export class Agent implements AsyncDisposable {
       },
       () => {}, // closed before
     );
+  }
+
+  /** From our addresses as they are now, and without waiting out what failed from those before. */
+  #reconnect(): void {
+    this.#client.reconnect();
+    this.#nodes.reflector.retryNow();
+    this.#status?.retryNow();
   }
 
   #onPlan(plan: FabricPlan): void {
@@ -309,6 +320,9 @@ export class Agent implements AsyncDisposable {
       problems.length === 0 ? 'WeftReady' : 'WeftNotReady',
       problems.length === 0 ? 'the pod network of this node works' : problems.join('; '),
     );
+    // Whichever of the two reaches the API first wakes the other. Only at the end: a pass that may fail yet could be
+    // woken in turn, in a circle.
+    if (!this.#nodes.connected) this.#nodes.reflector.retryNow();
   }
 
   /** The runtime looks for a configuration: it gets one when pods can be attached, and not before. */

@@ -64,6 +64,77 @@ test('a failed pass is tried again after 100, 200, 400 ms; the error is told, an
   await loop.close();
 });
 
+test('retryNow ends the wait after a failure, and the waits begin anew; without a failure it does nothing', async () => {
+  const clock = new ManualClock();
+  const at: number[] = [];
+  let well = true;
+  const loop = new Loop({
+    clock,
+    onError: () => {},
+    pass: async () => {
+      at.push(clock.now());
+      if (!well) throw new Error('away');
+    },
+  });
+  loop.start();
+  loop.trigger();
+  await turns();
+  loop.retryNow();
+  await turns();
+  assert.deepEqual(at, [0]);
+  well = false;
+  loop.trigger();
+  await turns();
+  for (let i = 0; i < 10; i++) await clock.advance(100);
+  assert.deepEqual(at, [0, 0, 100, 300, 700], 'the next is due at 1500');
+  loop.trigger();
+  await turns();
+  assert.equal(at.length, 5, 'a trigger alone is no reason to hope');
+  loop.retryNow();
+  await turns();
+  assert.equal(at.at(-1), 1000);
+  await clock.advance(100);
+  assert.equal(at.at(-1), 1100, 'the wait is the first again');
+  well = true;
+  loop.retryNow();
+  await turns();
+  assert.equal(loop.lastError, undefined);
+  assert.equal(at.length, 8);
+  await loop.close();
+});
+
+test('retryNow while a pass runs: should it fail, the wait is the first again', async () => {
+  const clock = new ManualClock();
+  const passes: PromiseWithResolvers<void>[] = [];
+  const attempts: number[] = [];
+  const loop = new Loop({
+    clock,
+    onError: (_, attempt) => attempts.push(attempt),
+    pass: () => {
+      passes.push(Promise.withResolvers<void>());
+      return passes.at(-1)!.promise;
+    },
+  });
+  loop.start();
+  loop.trigger();
+  for (const wait of [100, 200]) {
+    await turns();
+    passes.at(-1)!.reject(new Error('away'));
+    await turns();
+    await clock.advance(wait);
+    await turns();
+  }
+  loop.retryNow();
+  passes.at(-1)!.reject(new Error('cut'));
+  await turns();
+  await clock.advance(100);
+  await turns();
+  assert.deepEqual(attempts, [1, 2, 1]);
+  assert.equal(passes.length, 4);
+  passes.at(-1)!.resolve();
+  await loop.close();
+});
+
 test('the period runs a pass unasked; closing ends everything, waiters too', async () => {
   const clock = new ManualClock();
   let passes = 0;

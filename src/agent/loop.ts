@@ -24,6 +24,8 @@ export class Loop {
   readonly #abort = new AbortController();
   #wanted = false;
   #wake: (() => void) | undefined;
+  /** Ends the wait after a failed pass. */
+  #retry = new AbortController();
   #passes = 0;
   #lastError: unknown;
   #running: Promise<void> | undefined;
@@ -50,6 +52,14 @@ export class Loop {
   trigger(): void {
     this.#wanted = true;
     this.#wake?.();
+  }
+
+  /**
+   * What failed may succeed now: ends the wait after a failure, and the next one is the first again; that of the pass that
+   * runs, too. Causes no pass when none has failed.
+   */
+  retryNow(): void {
+    this.#retry.abort();
   }
 
   /** Resolves after a whole pass, begun after this call, has succeeded; or when the loop is closed. */
@@ -80,6 +90,7 @@ export class Loop {
       if (settleMs > 0 && attempt === 0) await clock.sleep(settleMs, signal).catch(() => {});
       if (signal.aborted) return;
       this.#wanted = false;
+      this.#retry = new AbortController();
       const started = ++this.#started;
       try {
         await pass(signal);
@@ -92,9 +103,15 @@ export class Loop {
       } catch (error) {
         if (signal.aborted) return;
         this.#lastError = error;
+        if (this.#retry.signal.aborted) {
+          this.#retry = new AbortController();
+          attempt = 0;
+        }
         onError(error, ++attempt);
         this.#wanted = true;
-        await clock.sleep(Math.min(retryMs[1], retryMs[0] * 2 ** (attempt - 1)), signal).catch(() => {});
+        const stop = AbortSignal.any([signal, this.#retry.signal]);
+        await clock.sleep(Math.min(retryMs[1], retryMs[0] * 2 ** (attempt - 1)), stop).catch(() => {});
+        if (this.#retry.signal.aborted) attempt = 0;
       }
     }
   }

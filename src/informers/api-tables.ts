@@ -21,6 +21,8 @@ export function apiTables(options: {
   logger: Logger;
   /** Default: see ReflectorOptions. */
   backoff?: { min: number; max: number };
+  /** The server answers again after a failure of one of the tables. */
+  onReconnect?: () => void;
 }): ApiTables {
   return {
     open<T extends KubeObject, R extends KeyedRow>(request: TableRequest<T, R>): ReflectedTable<R> {

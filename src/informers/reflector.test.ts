@@ -104,6 +104,28 @@ test('connected again as soon as the server accepts the watch, though nothing ha
   await until(() => reflector.connected, 'connected');
 });
 
+test('retryNow ends a wait after a failure; reconnecting is told, once', async () => {
+  let reconnects = 0;
+  await using t = await setUp({
+    backoff: { min: 3_600_000, max: 3_600_000 },
+    onReconnect: () => void reconnects++,
+  });
+  t.server.fault = () => 'reset';
+  const reflector = t.start();
+  await until(() => reflector.counts.failures === 1, 'failure');
+  t.server.fault = () => undefined;
+  await delay(20);
+  assert.equal(reflector.counts.failures, 1, 'an hour has not passed');
+  assert.equal(reconnects, 0);
+  reflector.retryNow();
+  await until(() => reflector.connected && t.server.watchers === 1, 'connected');
+  assert.equal(reconnects, 1);
+  reflector.retryNow();
+  t.server.put('a', '1');
+  await until(() => same(t.server, t.table), 'same');
+  assert.deepEqual([reconnects, reflector.counts.lists], [1, 2]);
+});
+
 test('410 leads to a new list, which changes only what differs', async () => {
   await using t = await setUp();
   for (const name of ['same', 'changed', 'removed']) t.server.put(name, '1');

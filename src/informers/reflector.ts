@@ -46,6 +46,8 @@ export interface ReflectorOptions<T extends KubeObject, R> {
    */
   silenceSeconds?: number;
   random?: () => number;
+  /** The server answers again after a failure. */
+  onReconnect?: () => void;
 }
 
 export interface Reflector {
@@ -59,6 +61,8 @@ export interface Reflector {
   readonly resourceVersion: string | undefined;
   /** Totals since the start, for metrics. */
   readonly counts: Readonly<{ lists: number; watches: number; events: number; failures: number }>;
+  /** The server may be there again: ends a wait after a failure, unless the server asked for it; the next one is short. */
+  retryNow(): void;
   /** Ends the watch; the rows stay. Idempotent. */
   close(): Promise<void>;
 }
@@ -84,6 +88,8 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
   readonly #syncing = Promise.withResolvers<void>();
   readonly #closing = new AbortController();
   readonly #loop: Promise<void>;
+  /** Ends a back-off that nobody but we decided on. */
+  #waiting: AbortController | undefined;
   /** Failures since a watch last brought something or lived for a while; a list alone is no proof. */
   #attempts = 0;
 
@@ -96,6 +102,11 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
 
   get connected(): boolean {
     return this.isSynced && this.lastError === undefined;
+  }
+
+  retryNow(): void {
+    this.#attempts = 0;
+    this.#waiting?.abort();
   }
 
   async close(): Promise<void> {
@@ -149,7 +160,16 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
       Math.min(asked, 3_600_000),
       backoffDelay(Math.max(1, this.#attempts), { ...backoff, random }),
     );
-    await clock.sleep(delay, this.#closing.signal).catch(() => {});
+    const waiting = new AbortController();
+    if (asked === 0) this.#waiting = waiting;
+    await clock.sleep(delay, AbortSignal.any([this.#closing.signal, waiting.signal])).catch(() => {});
+    this.#waiting = undefined;
+  }
+
+  #answered(): void {
+    const again = this.lastError !== undefined;
+    this.lastError = undefined;
+    if (again) this.#options.onReconnect?.();
   }
 
   async #list(): Promise<void> {
@@ -182,7 +202,7 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
     } while (page !== undefined);
     table.replaceAll(rows);
     this.resourceVersion = first;
-    this.lastError = undefined;
+    this.#answered();
     if (!this.isSynced) {
       this.isSynced = true;
       this.#syncing.resolve();
@@ -226,16 +246,14 @@ class ListWatch<T extends KubeObject, R> implements Reflector {
         allowWatchBookmarks: true,
         timeoutSeconds: seconds,
         signal: stop.signal,
-        onOpen: () => {
-          this.lastError = undefined;
-        },
+        onOpen: () => this.#answered(),
       });
       for await (const event of watch) {
         heardAt = clock.now();
         this.#take(event);
         if (++events > 1) continue;
         this.#attempts = 0;
-        this.lastError = undefined;
+        this.#answered();
       }
     } finally {
       stop.abort();
