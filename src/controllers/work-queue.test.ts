@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { ApiError } from '../api/errors.ts';
+import type { Status } from '../api/types.ts';
 import { ManualClock } from '../base/clock.ts';
 import { silentLogger } from '../base/log.ts';
 import { WorkQueue } from './work-queue.ts';
 
-function setUp(handle: (key: string) => Promise<void>, concurrency = 2) {
+function setUp(handle: (key: string) => Promise<void>, concurrency = 2, logger = silentLogger) {
   const clock = new ManualClock();
   const retry = { min: 100, max: 400 };
-  const queue = new WorkQueue({ handle, clock, logger: silentLogger, concurrency, retry, random: () => 0.5 });
+  const queue = new WorkQueue({ handle, clock, logger, concurrency, retry, random: () => 0.5 });
   return { clock, queue };
 }
 const turns = async (): Promise<void> => {
@@ -96,4 +98,38 @@ test('close waits for what is being handled, and starts nothing', async () => {
   queue.add('c');
   await turns();
   assert.deepEqual(handled, ['a']);
+});
+
+test('failing is warned of once, a Conflict only when it persists', async () => {
+  const warnings: unknown[] = [];
+  const logger = Object.assign(Object.create(silentLogger) as typeof silentLogger, {
+    warn: (fields: unknown) => warnings.push(fields),
+  });
+  let error: Error = new ApiError({ code: 409, reason: 'Conflict', message: 'another was faster' } as Status);
+  let failures = 7;
+  let handled = 0;
+  const { clock, queue } = setUp(
+    async () => {
+      handled++;
+      if (failures-- > 0) throw error;
+    },
+    2,
+    logger,
+  );
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 40; i++) await clock.advance(100);
+  };
+  queue.add('a');
+  await settle();
+  assert.deepEqual([handled, warnings], [8, []], 'seven conflicts are settled quietly');
+  failures = 9;
+  queue.add('a');
+  await settle();
+  assert.deepEqual(warnings, [{ key: 'a', attempts: 8, error: 'another was faster' }]);
+  error = new Error('no');
+  failures = 5;
+  queue.add('a');
+  await settle();
+  assert.deepEqual(warnings.slice(1), [{ key: 'a', attempts: 3, error: 'no' }]);
+  await queue.close();
 });

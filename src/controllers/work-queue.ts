@@ -1,7 +1,12 @@
+import { isConflict } from '../api/errors.ts';
 import { backoffDelay } from '../base/backoff.ts';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+
+/** Failures in a row after which one is worth a warning. A Conflict only says that another writer was faster. */
+const TELLING = 3;
+const TELLING_CONFLICTS = 8;
 
 export interface WorkQueueOptions {
   /** Looks at what is, and does what is to be done about `key`. A failure is tried again. */
@@ -24,6 +29,8 @@ export class WorkQueue {
   /** Key → when it is due, milliseconds since the epoch. */
   readonly #due = new Map<string, number>();
   readonly #attempts = new Map<string, number>();
+  /** Those whose failing has been warned of, until they succeed. */
+  readonly #told = new Set<string>();
   readonly #running = new Map<string, Promise<void>>();
   #sleeping: { until: number; stop: AbortController } | undefined;
   #closed = false;
@@ -77,12 +84,15 @@ export class WorkQueue {
     try {
       await handle(key);
       this.#attempts.delete(key);
+      this.#told.delete(key);
       this.#running.delete(key);
     } catch (error) {
       const attempts = (this.#attempts.get(key) ?? 0) + 1;
       this.#attempts.set(key, attempts);
       this.#running.delete(key);
-      const level = attempts === 3 ? 'warn' : 'debug'; // one or two conflicts are nothing to speak of
+      const telling = attempts >= (isConflict(error) ? TELLING_CONFLICTS : TELLING) && !this.#told.has(key);
+      if (telling) this.#told.add(key);
+      const level = telling ? 'warn' : 'debug';
       logger[level]({ key, attempts, error: messageOf(error) }, 'failed; will try again');
       this.add(key, backoffDelay(attempts, { ...retry, random }));
     }
