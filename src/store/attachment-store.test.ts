@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -48,6 +48,27 @@ test('what was put is there after opening again, in one piece', () => {
     ],
   );
   assert.deepEqual(state.released, []);
+});
+
+test('nobody but the owner reads the file and its log; one made open to all is closed', () => {
+  const file = fresh();
+  const modes = (): number[] =>
+    [file, `${file}-wal`].filter((name) => existsSync(name)).map((name) => statSync(name).mode & 0o777);
+  const before = process.umask(0o022);
+  try {
+    {
+      using store = new SqliteAttachmentStore(file);
+      store.put(attachment('a/eth0', '10.0.0.1/32'));
+      assert.deepEqual(modes(), [0o600, 0o600]);
+      assert.equal(process.umask(), 0o022);
+    }
+    chmodSync(file, 0o644);
+    using store = new SqliteAttachmentStore(file);
+    store.put(attachment('b/eth0', '10.0.0.2/32'));
+    assert.deepEqual(modes(), [0o600, 0o600]);
+  } finally {
+    process.umask(before);
+  }
 });
 
 test('released addresses are in order of their release, until they are given again', () => {

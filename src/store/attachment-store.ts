@@ -5,7 +5,7 @@
  * microseconds once per ADD cost less than the round trip to another thread, and "committed before answered" is plain
  * to see.
  */
-import { existsSync, mkdirSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { messageOf, WeftError } from '../base/errors.ts';
@@ -139,10 +139,21 @@ export class SqliteAttachmentStore implements AttachmentStore {
 }
 
 function open(path: string): DatabaseSync {
+  // SQLite makes its files by the umask; no await stands between setting and restoring it.
+  const umask = process.umask(0o077);
+  try {
+    return openPrivate(path);
+  } finally {
+    process.umask(umask);
+  }
+}
+
+function openPrivate(path: string): DatabaseSync {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const isNew = !existsSync(path);
   const db = new DatabaseSync(path, { timeout: 500 });
   try {
+    if (!isNew) chmodSync(path, 0o600); // one that an earlier version made may be open to all
     db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
     const id = db.prepare('PRAGMA application_id').get()?.application_id;
     const version = db.prepare('PRAGMA user_version').get()?.user_version;
