@@ -199,6 +199,23 @@ test('what others change by hand is back within a second, and named; a pod that 
   assert.deepEqual(node.lines, []);
 });
 
+test('forwarding switched off for all devices comes back for those of pods', async () => {
+  const ns = node.scratch.create();
+  const host = (await node.add('sysctl', ns)).interfaces[0].name;
+  const forwarding = (family: string): string =>
+    node.inNs(node.ns, 'cat', `/proc/sys/net/${family}/conf/${host}/forwarding`).trim();
+  for (const family of ['ipv4', 'ipv6']) {
+    node.lines = [];
+    node.inNs(node.ns, 'sysctl', '-qw', `net.${family}.conf.all.forwarding=0`);
+    await until(`${family} is repaired`, () => node.lines.length > 0, 3000);
+    const text = `sysctl net/${family}/conf/${host}/forwarding is 0 instead of 1`;
+    assert.deepEqual([node.lines[0]!.id, node.lines[0]!.drift], ['sysctl/eth0', [text]]);
+    assert.equal(forwarding(family), '1');
+    node.inNs(node.ns, 'sysctl', '-qw', `net.${family}.conf.all.forwarding=1`);
+  }
+  await node.del('sysctl', ns);
+});
+
 test('a restart changes nothing; kill -9 loses nothing', async () => {
   const ns = node.scratch.create();
   const result = await node.add('stay', ns);

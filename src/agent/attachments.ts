@@ -19,12 +19,13 @@ import type { Spool, SpooledDel } from '../cni/spool.ts';
 import type { AddRequest, CheckRequest, CniResult, DelRequest, GcRequest } from '../cni/types.ts';
 import { attach, closeLinks, detach } from '../datapath/attach/attach.ts';
 import { Reaper } from '../datapath/attach/reaper.ts';
-import { isSandboxGone, observeHost, repair, unownedLinks, verify } from '../datapath/attach/repair.ts';
+import { isSandboxGone, observeHost, repair, verify } from '../datapath/attach/repair.ts';
 import { Ipam } from '../ipam/ipam.ts';
 import type { Kernel, KernelEvent } from '../kernel/types.ts';
 import type { Attachment } from '../state/attachment.ts';
 import type { AttachmentStore } from '../state/attachment-store.ts';
 import { type Index, MemoryTable } from '../state/memory-table.ts';
+import type { ObjectStatus } from '../state/operations.ts';
 import type { ReadTable } from '../state/table.ts';
 import { AttachmentRepair, type Drift } from './attachment-repair.ts';
 
@@ -73,14 +74,29 @@ export class Attachments implements CniBackend, AsyncDisposable {
       kernel: options.kernel,
       table: this.#table,
       mutex: this.#mutex,
+      clock: options.clock,
       logger: options.logger,
       onDrift: options.onDrift ?? (() => {}),
+      removeLinks: async (names) => {
+        await closeLinks(this.#kernel, names);
+        this.#reaper.schedule([]);
+      },
     });
   }
 
   /** What is attached now, by id. */
   get table(): ReadTable<Attachment> {
     return this.#table;
+  }
+
+  /** Of each attachment, by id: whether the kernel is known to hold it as planned. */
+  get statuses(): ReadTable<ObjectStatus> {
+    return this.#repair.statuses;
+  }
+
+  /** Those that could not be put right twice in a row. */
+  get broken(): ReadTable<ObjectStatus> {
+    return this.#repair.broken;
   }
 
   /**
@@ -103,15 +119,14 @@ export class Attachments implements CniBackend, AsyncDisposable {
     }
     await this.#drainSpool();
     const swept = await this.sweep();
-    const host = await observeHost(this.#kernel);
-    const unowned = unownedLinks(host, new Set([...this.#table.values()].map((a) => a.hostIfname)));
-    await closeLinks(this.#kernel, unowned);
+    const { changes } = await this.#repair.start();
     // Of addresses that were released just before a crash, nobody knows whether they were purged.
     const released = store.load().released.map((r) => r.ip);
-    if (unowned.length > 0 || released.length > 0) this.#reaper.schedule(released);
-    const repaired = await this.#repair.repairAll();
+    if (released.length > 0) this.#reaper.schedule(released);
     this.#mark();
-    logger.info({ attachments: this.#table.size, swept, unowned: unowned.length, repaired }, 'attachments');
+    const unowned = changes.filter(({ action }) => action === 'removed').length;
+    const repaired = changes.length - unowned;
+    logger.info({ attachments: this.#table.size, swept, unowned, repaired }, 'attachments');
   }
 
   /** Let ADDs in, or change what later ones get. @throws WEFT_BAD_CONFIG, WEFT_BAD_ADDRESS */
@@ -384,10 +399,10 @@ export class Attachments implements CniBackend, AsyncDisposable {
     }
   }
 
-  /** Stop repairing and remove what is detached. Pods stay attached. The store and the kernel are the caller's. */
+  /** Stop repairing; of what is detached, remove one batch. Pods stay attached. The store and the kernel are the caller's. */
   async close(): Promise<void> {
     await this.#repair.close();
-    await this.#reaper.flush();
+    await this.#reaper.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

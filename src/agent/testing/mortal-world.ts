@@ -57,6 +57,7 @@ export class World {
   readonly #links = new Map<string, FakeLink>();
   readonly #objects = new Map<string, NetObject>();
   readonly #purged = new Set<string>();
+  readonly #sysctls = new Map<string, string>();
 
   createSandbox(path: NsPath): void {
     this.sandboxes.set(path, this.#nextInode++);
@@ -72,6 +73,10 @@ export class World {
     this.sandboxes.clear();
     this.#links.clear();
     this.#objects.clear();
+  }
+
+  sysctl(ns: NsPath, path: string): string | undefined {
+    return path === 'kernel/random/boot_id' ? this.bootId : this.#sysctls.get(`${ns} ${path}`);
   }
 
   /** What the node's namespace holds. */
@@ -144,6 +149,7 @@ export class World {
         this.#purged.add(op.address);
         return undefined;
       case 'sysctl.write':
+        this.#sysctls.set(`${ns} ${op.path}`, `${op.value}`);
         return undefined;
       default:
         throw new Error(`the small machine knows no ${op.op}`);
@@ -206,9 +212,11 @@ export function mortalKernel(world: World, life: Life): Kernel {
       life.step();
       return netns(path);
     },
-    sysctlRead: async () => {
+    sysctlRead: async (ns, path) => {
       life.step();
-      return world.bootId;
+      const value = world.sysctl(ns, path);
+      if (value === undefined) throw new WeftError('WEFT_SYSCALL_FAILED', `sysctl ${path}: ENOENT`);
+      return value;
     },
   };
   return kernel as Kernel;

@@ -161,7 +161,7 @@ test('detach ends traffic at once, twice is no error, and the link goes soon', a
   assert.ok(tracked(address4), 'established connections are remembered for now');
   await reaper.purged([address4, address6]);
   assert.ok(!tracked(address4) && !tracked(address6));
-  await reaper.flush();
+  await reaper.close();
   assert.ok(!linkNames(node).includes(b.link.name));
   assert.deepEqual(linkNames(b.attachment.netns), ['lo']);
   await detach(kernel, [b.attachment]);
@@ -246,7 +246,7 @@ test('links of pods that nobody owns are found by group and alias, and only thos
   await closeLinks(kernel, unowned);
   const reaper = new Reaper(kernel, assert.ifError);
   reaper.schedule([]);
-  await reaper.flush();
+  await reaper.close();
   assert.ok(!linkNames(node).includes(lost.link.name));
   assert.ok(linkNames(node).includes('foreign0') && linkNames(node).includes(kept.link.name));
 });

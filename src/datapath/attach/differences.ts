@@ -13,7 +13,7 @@ import {
   netObjectKey,
   type Route,
 } from '../../base/net-objects.ts';
-import type { AttachPlan } from '../../state/attachment.ts';
+import type { AttachPlan, Sysctl } from '../../state/attachment.ts';
 
 export interface Difference {
   side: 'host' | 'pod';
@@ -44,7 +44,7 @@ export class Observed {
   }
 }
 
-/** Differences of the node's side. */
+/** Differences of the node's side, sysctls excepted: those are no objects, and cost a read each. */
 export function hostDifferences(plan: AttachPlan, host: Observed): Difference[] {
   const { link } = plan;
   const found = host.link(link.name);
@@ -54,6 +54,18 @@ export function hostDifferences(plan: AttachPlan, host: Observed): Difference[] 
     ...plan.host.neighbours.flatMap((n) => neighbourDifferences('host', n, host)),
     ...plan.host.routes.flatMap((r) => routeDifferences('host', r, host)),
   ];
+}
+
+/** Differences of sysctls of the node's side; `found` lacks what is not there, which is then no matter of its value. */
+export function sysctlDifferences(
+  wanted: readonly Sysctl[],
+  found: ReadonlyMap<string, string>,
+): Difference[] {
+  return wanted.flatMap(({ path, value }) => {
+    const now = found.get(path);
+    if (now === undefined || now === value) return [];
+    return [{ side: 'host', key: `sysctl ${path}`, text: `sysctl ${path} is ${now} instead of ${value}` }];
+  });
 }
 
 /** Differences of the sandbox's side. */

@@ -31,6 +31,9 @@ export class Reaper {
   #underWay: ReadonlySet<Ip> = new Set();
   #batch: Promise<void> = Promise.resolve();
   #reaping: Promise<void> = Promise.resolve();
+  /** Rounds that run or wait for their turn. */
+  #busy = 0;
+  #closed = false;
 
   constructor(kernel: Kernel, onError: (error: unknown) => void) {
     this.#kernel = kernel;
@@ -46,6 +49,7 @@ export class Reaper {
   }
 
   #arm(ms: number): void {
+    if (this.#closed) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#fire(), ms);
     this.#timer.unref();
@@ -55,7 +59,8 @@ export class Reaper {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#since = undefined;
-    this.#reaping = this.#reaping.then(() => this.#reap());
+    this.#busy++;
+    this.#reaping = this.#reaping.then(() => this.#reap()).finally(() => this.#busy--);
   }
 
   async #reap(): Promise<void> {
@@ -75,7 +80,7 @@ export class Reaper {
       } finally {
         this.#underWay = new Set();
       }
-    } while (this.#waiting.size > 0);
+    } while (this.#waiting.size > 0 && !this.#closed);
   }
 
   async #reapBatch(batch: Iterable<Ip>): Promise<void> {
@@ -93,12 +98,16 @@ export class Reaper {
     for (const address of left) this.#waiting.delete(address);
   }
 
-  /** Reap now what waits, and wait for it. */
-  async flush(): Promise<void> {
-    if (this.#timer) this.#fire();
-    await this.#reaping;
+  /**
+   * End after the batch that is under way, or after one of what waits. What is left stays down and unowned; the next start
+   * removes such links, and purges every address that was released.
+   */
+  async close(): Promise<void> {
+    if (this.#timer && this.#busy === 0) this.#fire();
+    this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    await this.#reaping;
   }
 }
 

@@ -4,12 +4,30 @@ import { type Link, POD_LINK_GROUP } from '../../base/net-objects.ts';
 import type { Kernel } from '../../kernel/types.ts';
 import type { AttachPlan } from '../../state/attachment.ts';
 import { attach, errorOf, hostOps, podOps } from './attach.ts';
-import { type Difference, hostDifferences, Observed, podDifferences } from './differences.ts';
+import {
+  type Difference,
+  hostDifferences,
+  Observed,
+  podDifferences,
+  sysctlDifferences,
+} from './differences.ts';
 import { DYING_LINK_GROUP } from './reaper.ts';
 
 /** The node's side of all attachments: a few dumps, whatever their number. */
 export async function observeHost(kernel: Kernel): Promise<Observed> {
   return new Observed(await kernel.dump('', ['link', 'route', 'neighbour']));
+}
+
+/**
+ * Which sysctls of the node's side differ. One read each, 2 or 3 a family: for the audit, the kernel tells of no single one.
+ * What cannot be read differs from nothing: its link is gone, and that is told of by the link.
+ */
+export async function verifySysctls(kernel: Kernel, { host }: AttachPlan): Promise<Difference[]> {
+  const read = await Promise.allSettled(host.sysctls.map(({ path }) => kernel.sysctlRead('', path)));
+  const found = read.flatMap((result, i) =>
+    result.status === 'fulfilled' ? [[host.sysctls[i]!.path, result.value.trim()] as const] : [],
+  );
+  return sysctlDifferences(host.sysctls, new Map(found));
 }
 
 /** @throws WEFT_NETNS_NOT_FOUND */
