@@ -27,8 +27,10 @@ import { HttpApiClient } from '../informers/http-client.ts';
 import { loadKubeconfig } from '../informers/kubeconfig.ts';
 import { openKernel } from '../kernel/kernel.ts';
 import type { Kernel, KernelEvent } from '../kernel/types.ts';
+import type { Attachment } from '../state/attachment.ts';
 import { mapTable } from '../state/derived.ts';
 import type { FabricNode, FabricPlan, FabricProblem } from '../state/fabric-plan.ts';
+import type { ObjectStatus } from '../state/operations.ts';
 import type { Change } from '../state/table.ts';
 import { SqliteAttachmentStore } from '../store/attachment-store.ts';
 import { Attachments } from './attachments.ts';
@@ -140,20 +142,31 @@ export class Agent implements AsyncDisposable {
       cooldownSeconds: cni.cooldownSeconds,
       marker: attachedMarker(cni.socket),
       onDrift: ({ attachment, differences, by }) => {
-        const { pod, id } = attachment;
         const who = by ? ` by ${by.name ?? 'a process'} (pid ${by.pid})` : '';
         const what = differences.map(({ text }) => text).join('; ');
         for (const { key } of differences) this.#metrics.drift.inc({ kind: key.split(' ', 1)[0]! });
-        const whose = pod ? `pod ${pod.namespace}/${pod.name}` : id;
-        this.#tell('Warning', 'AttachmentRepaired', `${whose}: ${what}${who}; put right`);
+        this.#tell('Warning', 'AttachmentRepaired', `${nameOf(attachment)}: ${what}${who}; put right`);
       },
     });
     this.#closing.use(this.#attachments);
     await this.#attachments.start();
     const counted = (): void => this.#metrics.attachments.set(this.#attachments.table.size);
     this.#closing.use(this.#attachments.table.subscribe(counted, { initial: true }));
+    const onBroken = (changes: Change<ObjectStatus>[]): void => this.#onBroken(changes);
+    this.#closing.use(this.#attachments.broken.subscribe(onBroken, { initial: true }));
     // Without the filter, what a pod sends would go unchecked: then ADDs wait for the network.
     if (this.#memory && (await this.#kernel.nftList('', 'table inet weft'))) this.#configure(this.#memory);
+  }
+
+  /** Told once, not with every attempt; the gauge says for how long. */
+  #onBroken(changes: Change<ObjectStatus>[]): void {
+    this.#metrics.broken.set(this.#attachments.broken.size);
+    for (const { key, old, new: now } of changes) {
+      const attachment = this.#attachments.table.get(key);
+      if (old || !now || !attachment) continue;
+      const why = now.error ? `${now.error.message} (${now.error.code})` : 'it differs from its plan';
+      this.#tell('Warning', 'AttachmentBroken', `${nameOf(attachment)} cannot be put right: ${why}`);
+    }
   }
 
   #configure({ podCIDRs, podMtu }: NodeMemory): void {
@@ -365,4 +378,8 @@ export class Agent implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function nameOf({ pod, id }: Attachment): string {
+  return pod ? `pod ${pod.namespace}/${pod.name}` : id;
 }

@@ -43,6 +43,10 @@ export function createMetrics(node: string) {
       });
     },
     attachments: registry.gauge({ name: 'weft_attachments', help: 'Interfaces attached on this node.' }),
+    broken: registry.gauge({
+      name: 'weft_attachments_broken',
+      help: 'Attachments that differ from their plan and could not be put right twice in a row.',
+    }),
     nodes: registry.gauge({
       name: 'weft_fabric_nodes',
       help: 'Nodes known to the fabric, this one included.',
