@@ -13,7 +13,6 @@ export async function warm(): Promise<void> {
       await import(path.join(import.meta.dirname, file));
   }
   await import('../../agent/main.ts');
-  await import('../program.ts');
   await import('../../lab/daemon.ts');
   await import('../../lab/agnhost/server.ts');
   // What is imported only when needed: X.509, YAML, TLS for probes.
