@@ -1,6 +1,7 @@
 /** Every command and its options. Each command's code is loaded only when it is called. */
 import { Command, InvalidArgumentError } from 'commander';
 import { WeftError } from '../base/errors.ts';
+import { versionText } from './commands/version.ts';
 
 const int =
   (min: number, max: number) =>
@@ -18,9 +19,30 @@ function requireRoot(): void {
     throw new WeftError('WEFT_NOT_ROOT', 'a lab is made of namespaces, links and mounts; this is not root');
 }
 
+/**
+ * `exec POD -c NAME -- PROGRAM …`, as kubectl takes it: options of ours may follow the pod, up to `--` or the program;
+ * what follows that is the program's own.
+ */
+export function afterPod(
+  exec: Command,
+  rest: string[],
+): { argv: string[]; options: Record<string, unknown> } {
+  const late = exec
+    .createCommand(exec.name())
+    .copyInheritedSettings(exec)
+    .configureHelp({ formatHelp: () => exec.helpInformation() })
+    .argument('<command...>', 'program and arguments, after --')
+    .passThroughOptions();
+  // Without their defaults, which would hide what stands before the pod.
+  for (const { flags, description } of exec.options) late.option(flags, description);
+  late.parse(rest, { from: 'user' });
+  return { argv: late.args, options: late.opts() };
+}
+
 export function program(): Command {
   const weft = new Command('weft')
     .description('The whole container network, on the real Linux kernel')
+    .version(versionText(), '-V, --version', 'print the version')
     .configureHelp({ sortSubcommands: false })
     .enablePositionalOptions()
     .showHelpAfterError()
@@ -47,15 +69,16 @@ export function program(): Command {
     .option('-o, --output <form>', 'text or json', 'text')
     .option('--matrix', 'measure reachability by real packets')
     .action(async (options) => (await import('./commands/status.ts')).status(options));
-  lab('exec', "run a program in a pod's namespaces")
+  const execCommand = lab('exec', "run a program in a pod's namespaces")
     .argument('<pod>', 'pod name')
     .argument('<command...>', 'program and arguments, after --')
     .option('-n, --namespace <name>', 'namespace of the pod', 'default')
     .option('-c, --container <name>', 'container (default: the first)')
-    .passThroughOptions()
-    .action(async (pod, command, options) =>
-      (await import('./commands/exec.ts')).exec(pod, command, options),
-    );
+    .passThroughOptions();
+  execCommand.action(async (pod, rest, options) => {
+    const late = afterPod(execCommand, rest);
+    await (await import('./commands/exec.ts')).exec(pod, late.argv, { ...options, ...late.options });
+  });
   lab('logs', 'what a container wrote')
     .argument('<pod>', 'pod name')
     .option('-n, --namespace <name>', 'namespace of the pod', 'default')
@@ -124,6 +147,6 @@ export function program(): Command {
   weft
     .command('version')
     .description('print the version')
-    .action(async () => (await import('./commands/version.ts')).version());
+    .action(() => void process.stdout.write(`${versionText()}\n`));
   return weft;
 }
