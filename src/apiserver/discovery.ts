@@ -22,6 +22,18 @@ export const VERSION_INFO = {
   platform: `${process.platform}/${process.arch === 'x64' ? 'amd64' : process.arch}`,
 };
 
+/**
+ * kubectl asks for CRDs before it says of a manifest that its kind is unknown, and ends with "failed to check CRD" when
+ * the question itself is. There are none, which is the answer; discovery does not offer the kind.
+ */
+const CRDS = ['apis', 'apiextensions.k8s.io', 'v1', 'customresourcedefinitions'].join();
+const NO_CRDS = {
+  kind: 'CustomResourceDefinitionList',
+  apiVersion: 'apiextensions.k8s.io/v1',
+  metadata: {},
+  items: [],
+};
+
 export class Discovery {
   readonly #groups = new Map<string, Map<string, KindDeclaration[]>>();
 
@@ -41,6 +53,7 @@ export class Discovery {
   ): { body: object; contentType: string } | undefined {
     const plain = (body: object | undefined) => body && { body, contentType: 'application/json' };
     const [root, group, version] = segments;
+    if (segments.join() === CRDS) return plain(NO_CRDS);
     if (root === 'api' && segments.length === 1)
       return (
         this.#aggregated(accept, (g) => g === '') ??

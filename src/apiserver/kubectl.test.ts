@@ -271,6 +271,24 @@ describe('kubectl', { skip: kubectlPath ? false : 'there is no kubectl on this m
     assert.match(await refused('get ns doomed'), /NotFound/);
   });
 
+  it('says of kinds that are not served that they are not', async () => {
+    assert.match(await refused('get svc'), /the server doesn't have a resource type "svc"/);
+    const manifest = (apiVersion: string, kind: string): string =>
+      JSON.stringify({ apiVersion, kind, metadata: { name: 'a' }, spec: {} });
+    for (const command of ['apply -f -', 'create -f -', 'delete -f -']) {
+      assert.match(
+        await refused(command, manifest('v1', 'Service')),
+        /no matches for kind "Service" in version "v1"/,
+      );
+      assert.match(
+        await refused(command, manifest('apps/v1', 'Deployment')),
+        /no matches for kind "Deployment" in version "apps\/v1"/,
+      );
+    }
+    assert.match(await refused('get crds'), /the server doesn't have a resource type "crds"/);
+    assert.equal((await server.admin.get('/apis/apiextensions.k8s.io/v1')).code, 404, 'no kind is pretended');
+  });
+
   it('is told clearly that server-side apply is not there yet', async () => {
     assert.match(await refused('apply --server-side -f -', POD), /server-side apply is not served yet/);
   });
