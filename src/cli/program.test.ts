@@ -44,8 +44,8 @@ test('exec: options may follow the pod, up to -- or the program', () => {
 });
 
 test('exec asks the lab that is named after the pod', { skip: process.geteuid?.() !== 0 }, async () => {
-  const line = ['exec', '-l', 'before', 'pod', '-l', `none-${process.pid}`, '--', 'true'];
-  await assert.rejects(program().parseAsync(line, { from: 'user' }), new RegExp(`none-${process.pid}`));
+  const line = ['exec', '-l', 'before', 'pod', '-l', `none${process.pid}`, '--', 'true'];
+  await assert.rejects(program().parseAsync(line, { from: 'user' }), new RegExp(`none${process.pid}`));
 });
 
 test('--version says what version does', () => {
