@@ -294,7 +294,7 @@ describe('kubectl', { concurrency: false, skip: kubectlPath ? false : 'no kubect
             {
               name: 'main',
               image: 'exec',
-              command: ['sh', '-c', 'mkdir -p /tmp/weft-$HOSTNAME; exec sleep infinity'],
+              command: ['sleep', 'infinity'],
               readinessProbe: {
                 exec: { command: ['test', '-e', `/run/weft/ready-${lab.name}`] },
                 periodSeconds: 1,
