@@ -26,7 +26,8 @@ export const VERSION_INFO = {
  * kubectl asks for CRDs before it says of a manifest that its kind is unknown, and ends with "failed to check CRD" when
  * the question itself is. There are none, which is the answer; discovery does not offer the kind.
  */
-const CRDS = ['apis', 'apiextensions.k8s.io', 'v1', 'customresourcedefinitions'].join();
+export const isCrdList = (segments: string[]): boolean =>
+  segments.join() === 'apis,apiextensions.k8s.io,v1,customresourcedefinitions';
 const NO_CRDS = {
   kind: 'CustomResourceDefinitionList',
   apiVersion: 'apiextensions.k8s.io/v1',
@@ -53,7 +54,7 @@ export class Discovery {
   ): { body: object; contentType: string } | undefined {
     const plain = (body: object | undefined) => body && { body, contentType: 'application/json' };
     const [root, group, version] = segments;
-    if (segments.join() === CRDS) return plain(NO_CRDS);
+    if (isCrdList(segments)) return plain(NO_CRDS);
     if (root === 'api' && segments.length === 1)
       return (
         this.#aggregated(accept, (g) => g === '') ??

@@ -14,7 +14,7 @@ import { isWeftError, messageOf, WeftError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { openSqliteStore } from '../store/sqlite-store.ts';
 import type { Store } from '../store/store.ts';
-import { Discovery, VERSION_INFO } from './discovery.ts';
+import { Discovery, isCrdList, VERSION_INFO } from './discovery.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { authorize, identify } from './identity.ts';
 import { Metrics } from './metrics.ts';
@@ -276,7 +276,7 @@ class Composition implements ApiServer {
       if (!identity || request.headers.authorization) throw unauthorized();
       const { path, query, segments } = parseTarget(request.url ?? '/');
       const method = request.method ?? 'GET';
-      const target = this.#index.parse(method, segments, query);
+      const target = isCrdList(segments) ? undefined : this.#index.parse(method, segments, query);
       if (target) {
         verb = target.verb;
         resource = target.kind.plural;
