@@ -120,6 +120,24 @@ test('what an event names is put right and told with who it was; the others are 
   assert.deepEqual([isUp(a), isUp(b)], [true, false]);
 });
 
+test('what was detached before its event is looked at is forgotten, and is no suspect when it comes again', async (t) => {
+  const { repair, table, asked, add, tell, touch } = await setUp(t);
+  await repair.start();
+  const [a, b] = [await add('a'), await add('b')];
+  await until('both are done', () => repair.statuses.size === 2);
+  tell(a);
+  table.delete(a.id);
+  await until('it is forgotten', () => repair.statuses.size === 1);
+  const before = asked.dumps;
+  touch(b);
+  tell(b);
+  await until('the others are looked at', () => asked.dumps >= before + 2);
+  const looked = asked.dumps;
+  table.upsert({ ...a, mtu: 1400 });
+  await until('it is back', () => repair.statuses.get(a.id)?.state === 'done');
+  assert.equal(asked.dumps, looked);
+});
+
 test('the audit finds what no event told of, sysctls included, and links that nobody has', async (t) => {
   const { world, repair, clock, drifts, removed, asked, add, touch, isUp } = await setUp(t);
   const [a, b, c] = [await add('a'), await add('b'), await add('c')];

@@ -173,7 +173,8 @@ export class AttachmentRepair {
   }
 
   #handOver(): void {
-    const reported = this.#reported;
+    // What was detached meanwhile is nobody's any more.
+    const reported = new Map([...this.#reported].filter(([id]) => this.#o.table.has(id)));
     this.#reported = new Map();
     this.#mark(reported);
     if (this.#all) this.audit().catch(() => {}); // the reconciler tells of it, and tries again
