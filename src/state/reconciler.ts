@@ -132,10 +132,12 @@ export class Reconciler<T> {
       this.#applied.delete(key);
       this.#sincePrune?.add(key);
       const work = this.#work.get(key);
-      if (!work) this.#enqueue(key, row, false);
-      else if (work.begun) work.again = true;
+      if (work) work.again = work.begun === true;
+      else {
+        this.#enqueue(key, row, false);
+        this.#wake();
+      }
     }
-    this.#wake();
   }
 
   /** Ends after the call that is under way; begins none. Idempotent. */
@@ -185,7 +187,7 @@ export class Reconciler<T> {
 
   #wake(): void {
     this.#woken = true;
-    this.#waiting?.abort();
+    this.#waiting?.abort('woken'); // a reason of our own costs no stack trace
   }
 
   async #idle(): Promise<void> {
