@@ -57,9 +57,6 @@ export async function benchCni(options: CniOptions): Promise<Section> {
   const contenders: CniContender[] = [];
   if (wanted('weft')) contenders.push(await weftContender(scope));
   contenders.push(...(await referenceContenders(scope, pods)).filter(({ name }) => wanted(name)));
-  progress(`making ${pods} namespaces on each of ${contenders.length} nodes`);
-  for (const { box } of contenders) await box.makePods(pods);
-
   const samples = new Map(
     contenders.map(({ name }): [string, Samples] => [
       name,
@@ -68,17 +65,24 @@ export async function benchCni(options: CniOptions): Promise<Section> {
   );
   const floor: number[] = [];
   let resident: { agent: number; apiserver: number } | undefined;
+  // One after the other: namespaces and devices of all nodes are one kernel's, and a thousand pods of somebody else would
+  // be measured along.
   for (let round = 1; round <= rounds; round++) {
-    const results = await everyPod('ADD', round);
-    const weft = contenders.find((contender) => contender.resident);
-    if (weft && round === rounds) {
-      progress(`waiting ${SETTLE / 1000} s, then looking at memory`);
-      await scope.sleep(SETTLE);
-      resident = weft.resident!();
+    for (const contender of rotate(contenders, round - 1)) {
+      if (round === 1) {
+        progress(`${contender.name}: making ${pods} namespaces`);
+        await contender.box.makePods(pods);
+      }
+      const results = await everyPod('ADD', round, contender);
+      if (contender.resident && round === rounds) {
+        progress(`waiting ${SETTLE / 1000} s, then looking at memory`);
+        await scope.sleep(SETTLE);
+        resident = contender.resident();
+      }
+      await everyPod('DEL', round, contender, results);
+      if (round === rounds) await contender.box.close();
     }
-    await everyPod('DEL', round, results);
   }
-  for (const { box } of contenders) await box.close();
 
   /** Milliseconds until the node has no more pod devices than this. */
   async function drained(contender: CniContender, left: number): Promise<number> {
@@ -89,41 +93,34 @@ export async function benchCni(options: CniOptions): Promise<Section> {
     return Date.now() - began;
   }
 
-  /** One command for every pod on every node, checked and recorded. */
+  /** One command for every pod of a contender, checked and recorded. */
   async function everyPod(
     command: Command,
     round: number,
-    added?: Map<string, Array<CniResult | undefined>>,
-  ): Promise<Map<string, Array<CniResult | undefined>>> {
-    const answers = new Map(contenders.map(({ name }) => [name, [] as Array<CniResult | undefined>]));
+    contender: CniContender,
+    added?: Array<CniResult | undefined>,
+  ): Promise<Array<CniResult | undefined>> {
+    const { name, box } = contender;
+    const answers: Array<CniResult | undefined> = [];
     for (let first = 1; first <= pods; first += BLOCK) {
       const last = Math.min(pods, first + BLOCK - 1);
-      for (const contender of rotate(contenders, Math.floor(first / BLOCK))) {
-        const { name, box } = contender;
-        const calls = Array.from({ length: last - first + 1 }, (_, i) =>
-          cniCall(contender, command, first + i, added?.get(name)?.[first + i - 1]),
-        );
-        const [nothing, ...executed] = await box.execute([{ program: '/bin/true' }, ...calls]);
-        floor.push(nothing!.micros / 1000);
-        for (const [i, call] of calls.entries()) {
-          answers.get(name)!.push(answerOf(contender, call, executed[i]!));
-          const present = command === 'ADD' ? first + i : pods - (first + i) + 1;
-          samples.get(name)!.calls[command].push({ pods: present, millis: executed[i]!.micros / 1000 });
-        }
-        // What a contender puts off until later must not slow the next one down.
-        if (command === 'DEL') samples.get(name)!.drained.push(await drained(contender, pods - last));
+      const calls = Array.from({ length: last - first + 1 }, (_, i) =>
+        cniCall(contender, command, first + i, added?.[first + i - 1]),
+      );
+      const [nothing, ...executed] = await box.execute([{ program: '/bin/true' }, ...calls]);
+      floor.push(nothing!.micros / 1000);
+      for (const [i, call] of calls.entries()) {
+        answers.push(answerOf(contender, call, executed[i]!));
+        const present = command === 'ADD' ? first + i : pods - (first + i) + 1;
+        samples.get(name)!.calls[command].push({ pods: present, millis: executed[i]!.micros / 1000 });
       }
+      // What a contender puts off until later is part of its work too.
+      if (command === 'DEL') samples.get(name)!.drained.push(await drained(contender, pods - last));
       if (last % 100 === 0 || last === pods)
-        progress(`round ${round} of ${rounds}: ${command} ${last} of ${pods}`);
+        progress(`round ${round} of ${rounds}: ${name}: ${command} ${last} of ${pods}`);
     }
-    for (const contender of contenders) {
-      for (const pod of new Set([1, pods])) {
-        await verifyPod(
-          contender,
-          pod,
-          command === 'ADD' ? answers.get(contender.name)![pod - 1] : undefined,
-        );
-      }
+    for (const pod of new Set([1, pods])) {
+      await verifyPod(contender, pod, command === 'ADD' ? answers[pod - 1] : undefined);
     }
     return answers;
   }
@@ -143,7 +140,7 @@ export async function benchCni(options: CniOptions): Promise<Section> {
       'Milliseconds from just before posix_spawn(3) of the plugin to just after waitpid(2). `/bin/true` is the floor: what ' +
         'the same measurement says of a program that does nothing. It is not subtracted from anything.',
       `"few" and "many": median of the ${edge(pods)} calls with the fewest and the most pods on the node, and the growth from one to the other.`,
-      `Contenders take turns every ${BLOCK} pods, each on a node (network, mount and UTS namespace) of its own.`,
+      'Contenders take turns in each round, each on a node (network, mount and UTS namespace) of its own.',
       'Weft gives a pod IPv4 and IPv6, masquerading and protection against forged sources, and has it all on disk before it ' +
         'answers. The reference plugins are configured as their documentation shows, for IPv4 alone: `bridge` with ' +
         'masquerading (ipMasq), and once more without it; `ptp` without.',

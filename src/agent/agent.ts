@@ -45,6 +45,10 @@ import { findUnderlay, type UnderlayView } from './underlay.ts';
 
 const PLUGIN_BINARY = path.join(import.meta.dirname, '../../build/weft-cni');
 
+/** How often the main thread looks whether it has garbage worth collecting, and how much that is. */
+const TIDY_MS = 5_000;
+const TIDY_BYTES = 2 << 20;
+
 /** A Node object as the agent keeps it. */
 interface NodeRow {
   key: string;
@@ -125,6 +129,22 @@ export class Agent implements AsyncDisposable {
     this.#followNodes();
     await this.#startNetwork();
     this.#startStatus();
+    this.#keepTidy();
+  }
+
+  /** V8 keeps what a burst of ADDs left for as long as nothing presses; an agent that then rests for days gives it back. */
+  #keepTidy(): void {
+    const { gc } = globalThis as { gc?: () => void };
+    if (!gc) return;
+    let before = 0;
+    const timer = setInterval(() => {
+      const { heapUsed } = process.memoryUsage();
+      if (heapUsed - before < TIDY_BYTES) return;
+      gc();
+      before = process.memoryUsage().heapUsed;
+    }, TIDY_MS);
+    timer.unref();
+    this.#closing.defer(() => clearInterval(timer));
   }
 
   // --- attachments and CNI: of this node alone ---
