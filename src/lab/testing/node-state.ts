@@ -6,8 +6,9 @@ const LOOK = [
   'ip -4 route show table all proto 87',
   'ip -6 route show table all proto 87',
   'ip rule; ip -6 rule',
-  'ip -d -o link show type vxlan | sed "s/^[0-9]*: //;s/addrgenmode.*//"',
-  'ip -o link show type veth | grep -o "weft[0-9a-f]*@.*mtu [0-9]*.*state [A-Z]*" | sed "s/@if[0-9]*//"',
+  // What `ip link` has to say of other people's namespaces that just go is none of this node's state.
+  'ip -d -o link show type vxlan 2>/dev/null | sed "s/^[0-9]*: //;s/addrgenmode.*//"',
+  'ip -o link show type veth 2>/dev/null | grep -o "weft[0-9a-f]*@.*mtu [0-9]*.*state [A-Z]*" | sed "s/@if[0-9]*//"',
   'ip -4 neigh show nud permanent; ip -6 neigh show nud permanent',
   'bridge fdb show dev weft-vxlan | grep permanent',
   'sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding',
