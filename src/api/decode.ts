@@ -65,8 +65,6 @@ const QUANTITY = /^[+-]?(\d+(\.\d*)?|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+
 const RFC3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/;
 const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
-export const isQuantity = (text: string): boolean => QUANTITY.test(text);
-
 function walk(schema: Schema, value: unknown, path: string, out: Decoded): unknown {
   if (schema.intOrString) {
     if (typeof value !== 'string' && typeof value !== 'number')

@@ -19,6 +19,7 @@ import type { Logger } from '../base/log.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import type { EventRecorder } from './event-recorder.ts';
 import { type LeaseRow, type NodeRow, nodeReference, TAINT_NOT_READY, TAINT_UNREACHABLE } from './rows.ts';
+import { syncedOrClosed } from './synced.ts';
 import { WorkQueue } from './work-queue.ts';
 
 /** Namespace of the Leases that agents renew, named like their Node. */
@@ -82,10 +83,7 @@ export class NodeLifecycleController {
   async #run(): Promise<void> {
     const { clock, leases, nodes } = this.#options;
     const { signal } = this.#closing;
-    const closed = new Promise<void>((resolve) =>
-      signal.addEventListener('abort', () => resolve(), { once: true }),
-    );
-    await Promise.race([Promise.all([nodes.synced, leases.synced]).catch(() => {}), closed]);
+    await syncedOrClosed([nodes, leases], signal);
     if (signal.aborted) return;
     this.#lastTick = clock.now();
     // Changes are answered at once; the tick finds what does not happen.

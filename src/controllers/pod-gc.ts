@@ -11,6 +11,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Logger } from '../base/log.ts';
 import type { SourcedTable } from '../state/table-source.ts';
 import type { NodeRow, PodRow } from './rows.ts';
+import { syncedOrClosed } from './synced.ts';
 import { WorkQueue } from './work-queue.ts';
 
 export interface PodGcOptions {
@@ -57,10 +58,7 @@ export class PodGcController {
   async #run(): Promise<void> {
     const { clock, nodes, pods } = this.#options;
     const { signal } = this.#closing;
-    const closed = new Promise<void>((resolve) =>
-      signal.addEventListener('abort', () => resolve(), { once: true }),
-    );
-    await Promise.race([Promise.all([nodes.synced, pods.synced]).catch(() => {}), closed]);
+    await syncedOrClosed([nodes, pods], signal);
     while (!signal.aborted) {
       if (nodes.connected && pods.connected) await this.#look(clock.now());
       await clock.sleep(TICK_MS, signal).catch(() => {});

@@ -13,7 +13,6 @@ import {
 } from './nfnetlink.ts';
 
 const ctType = (operation: number): number => nfMessageType(NFNL_SUBSYS_CTNETLINK, operation);
-export const IPCTNL_MSG_CT_NEW = ctType(0);
 export const IPCTNL_MSG_CT_GET = ctType(1);
 export const IPCTNL_MSG_CT_DELETE = ctType(2);
 

@@ -3,7 +3,7 @@
  * subsystem and an operation; a four-byte header with the family stands before the attributes; changes to nftables are
  * framed by a batch, which is one transaction.
  */
-import { NlReader, NlWriter } from './netlink.ts';
+import { NlWriter } from './netlink.ts';
 
 export const NFNL_SUBSYS_CTNETLINK = 1;
 export const NFNL_SUBSYS_NFTABLES = 10;
@@ -42,9 +42,4 @@ export function encodeBatchBegin(subsystem: number): Uint8Array {
 
 export function encodeBatchEnd(subsystem: number): Uint8Array {
   return nfWriter(NFNL_MSG_BATCH_END, 0, NFPROTO_UNSPEC, subsystem).finish();
-}
-
-/** NFPROTO of a payload. @throws WEFT_NETLINK_MALFORMED */
-export function nfFamily(payload: Uint8Array): number {
-  return new NlReader(payload).u8(0);
 }
