@@ -178,10 +178,15 @@ test('two labs with the same addresses do not meet, and one survives a reboot', 
     assert.notEqual((await labStatus(a)).record.hostPort, (await labStatus(b)).record.hostPort);
     await destroyLab(b);
     await reachable(a);
-    const { pods: before = [] } = await labStatus(a);
+    const { pods: before = [], daemon } = await labStatus(a);
 
-    // What a reboot leaves: the disk.
+    // What a reboot leaves: the disk. The daemon goes first: on a machine that stops, nobody sees containers end and starts
+    // them once more.
     const paths = labPaths(a);
+    process.kill(daemon!.pid, 'SIGKILL');
+    await eventually('the daemon to be gone', 5_000, async () =>
+      (await labStatus(a)).daemon === undefined ? true : { not: 'yet' },
+    );
     assert.deepEqual(await killAll(a, 5000), []);
     await unbindBelow(paths.run);
     const kernel = await openKernel();
